@@ -1,0 +1,140 @@
+package request
+
+import "time"
+
+// EventKind says what an Event tells.
+type EventKind string
+
+const (
+	EventPlan     EventKind = "plan"     // Total steps are coming
+	EventStart    EventKind = "start"    // step Step, called Name, begins
+	EventLog      EventKind = "log"      // step Step wrote Data to Stream
+	EventDone     EventKind = "done"     // step Step ended; Error if it failed; Skipped work is not announced
+	EventProgress EventKind = "progress" // step Step has moved Bytes of Total (Total 0: unknown)
+	EventWarning  EventKind = "warning"  // Text, with Line of the Dockerfile if known
+	EventInfo     EventKind = "info"     // Text
+	EventDebug    EventKind = "debug"    // Text
+)
+
+// Event is one thing that happened. Steps are numbered from 1 in the order of
+// their start; pulls, pushes and exports are steps too.
+type Event struct {
+	Time   time.Time `json:"time"`
+	Kind   EventKind `json:"kind"`
+	Step   int       `json:"step,omitempty"`
+	Name   string    `json:"name,omitempty"`
+	Stream int       `json:"stream,omitempty"` // 1 standard output, 2 standard error
+	Data   []byte    `json:"data,omitempty"`
+	Bytes  int64     `json:"bytes,omitempty"`
+	Total  int64     `json:"total,omitempty"`
+	Text   string    `json:"text,omitempty"`
+	Line   int       `json:"line,omitempty"`
+	Error  string    `json:"error,omitempty"`
+}
+
+// Sink takes events. It is safe for concurrent use and never blocks for long.
+type Sink interface {
+	Emit(Event)
+}
+
+// Scope is what a credential is wanted for.
+type Scope string
+
+const (
+	Pull Scope = "pull"
+	Push Scope = "push"
+)
+
+// Ask asks the launcher for the credential of one registry. ID pairs it with
+// its Answer.
+type Ask struct {
+	ID         uint64 `json:"id"`
+	Host       string `json:"host"`       // registry host[:port]
+	Repository string `json:"repository"` // without the host
+	Scope      Scope  `json:"scope"`
+}
+
+// Answer is the launcher's reply; all fields empty: anonymous.
+type Answer struct {
+	ID            uint64 `json:"id"`
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	IdentityToken string `json:"identityToken,omitempty"`
+	RegistryToken string `json:"registryToken,omitempty"`
+	Error         string `json:"error,omitempty"`
+}
+
+// OutputKind is a thing that the executor hands out.
+type OutputKind string
+
+const (
+	OutputTar   OutputKind = "tar"   // a docker-save tar, one stream
+	OutputBlob  OutputKind = "blob"  // blobs/sha256/<hex> of an OCI layout; Digest is set
+	OutputIndex OutputKind = "index" // index.json of an OCI layout
+)
+
+// Output begins a stream of chunks. One output is open at a time.
+type Output struct {
+	Kind   OutputKind `json:"kind"`
+	Digest string     `json:"digest,omitempty"` // sha256:<hex>
+	Size   int64      `json:"size,omitempty"`   // bytes to come; 0: unknown (tar)
+}
+
+// Failure is why a build failed, in a form that can be shown and tested.
+type Failure struct {
+	Class   Class  `json:"class"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	File    string `json:"file,omitempty"` // the Dockerfile as the user named it
+	Line    int    `json:"line,omitempty"` // first line of the instruction, from 1
+	EndLine int    `json:"endLine,omitempty"`
+	// Excerpt is some lines of the Dockerfile around Line, the faulty ones
+	// marked with >>>.
+	Excerpt string `json:"excerpt,omitempty"`
+	// Log is the last output of the failed step.
+	Log []byte `json:"log,omitempty"`
+	// ExitCode is the exit code of the failed RUN, 128+n for signal n; 0 if
+	// no RUN failed.
+	ExitCode int `json:"exitCode,omitempty"`
+}
+
+// Class is the kind of a failure; the launcher's exit code follows from it.
+type Class string
+
+const (
+	ClassParse       Class = "parse"       // the Dockerfile is wrong as written
+	ClassUnsupported Class = "unsupported" // BuildKit has it, we don't yet
+	ClassResolve     Class = "resolve"     // a base image, stage or target cannot be found
+	ClassCopy        Class = "copy"        // COPY, ADD or WORKDIR cannot be carried out
+	ClassRun         Class = "run"         // RUN failed or could not start
+	ClassLint        Class = "lint"        // check=error=true
+	ClassEntitlement Class = "entitlement" // a privilege that was not granted
+	ClassPush        Class = "push"        // a destination refused
+	ClassIsolation   Class = "isolation"   // a wall is not in force
+	ClassResource    Class = "resource"    // disk full, limits
+	ClassCanceled    Class = "canceled"    // the launcher asked to stop
+	ClassInternal    Class = "internal"    // a fault of ours
+)
+
+// Result is the last frame: how the build ended.
+type Result struct {
+	Version int      `json:"version"`
+	Failure *Failure `json:"failure,omitempty"`
+	Digest  string   `json:"digest,omitempty"` // of the image manifest, sha256:<hex>
+	Size    int64    `json:"size,omitempty"`   // of the manifest, bytes
+	Media   string   `json:"mediaType,omitempty"`
+	// Pushed names what was pushed, registry/repository:tag, in order.
+	Pushed []string `json:"pushed,omitempty"`
+	// Names are all destinations in full form, pushed or not.
+	Names   []string `json:"names,omitempty"`
+	Posture Posture  `json:"posture"`
+}
+
+// Posture is what the executor measured of its own walls before the first step.
+type Posture struct {
+	GVisor   bool   `json:"gvisor"`
+	Seccomp  int    `json:"seccomp"` // as in /proc/self/status: 2 is a filter
+	Kernel   string `json:"kernel"`
+	Executor string `json:"executor"` // version
+	InUserns bool   `json:"inUserns,omitempty"`
+}
