@@ -1,0 +1,14 @@
+// Package step carries out the instructions that change a stage's filesystem:
+// RUN, COPY, ADD and WORKDIR, one file an instruction. Do is the one way in; it
+// returns the upper directory with what the step changed.
+//
+// It is the only room that executes anything, and the RUN child in here is,
+// beside executor/rootfs, the only code that mounts. Everything it finds in a
+// stage's files or in the context was written by somebody else: paths are
+// resolved below a root by the kernel, never joined by hand, and nothing of a
+// stage is ever executed but by the command of a RUN, in namespaces of its own,
+// with Docker's capabilities and behind the RUN seccomp filter
+// (../../policy).
+//
+// It must not dial, print, read the environment or keep state between steps.
+package step

@@ -1,0 +1,65 @@
+package step
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
+)
+
+// Env is what a step works with beside its own instruction and its tree.
+type Env struct {
+	// Space gives out directories of the workspace.
+	Space *rootfs.Space
+	// Context is the build context.
+	Context Source
+	// Stage returns the tree of another stage of the plan, finished already;
+	// nil if the plan does not have it.
+	Stage func(plan.StageID) *rootfs.Tree
+	// Download fetches the URLs of an ADD.
+	Download Downloader
+	// Output takes what a command writes: stream 1 or 2. The data is valid
+	// during the call only. Calls for the two streams may overlap.
+	Output func(stream int, data []byte)
+	// Run holds what every RUN sees.
+	Run request.Run
+	// Self is the executor's own program, which knows Child under the argument
+	// "run-child"; empty: the running program.
+	Self string
+}
+
+// Source is a tree of files to copy from.
+type Source struct {
+	// Root is the directory; nothing above it is ever read.
+	Root string
+	// Excluded says whether an ignore file hides a path, given relative to Root
+	// with slashes and without a leading one; nil: nothing is hidden.
+	Excluded func(rel string, dir bool) (bool, error)
+}
+
+// Downloader fetches the URLs of an ADD.
+type Downloader interface {
+	// Download writes the body found at url to w. It returns the file's name
+	// (of Content-Disposition, else of the URL; empty if there is none) and the
+	// time of its last modification (zero if the server does not say).
+	Download(ctx context.Context, url string, w io.Writer) (name string, modified time.Time, err error)
+}
+
+// Do carries out one step on top of tree and returns the upper directory that
+// holds what it changed, which is tree's new top. Nothing is added to the tree
+// when an error is returned. A command that fails gives an *ExitError.
+func Do(ctx context.Context, op plan.Op, tree *rootfs.Tree, env Env) (upper string, err error) {
+	switch op := op.(type) {
+	case *plan.Run:
+		return doRun(ctx, op, tree, env)
+	case *plan.Copy:
+		return doCopy(ctx, op, tree, env)
+	case *plan.Workdir:
+		return doWorkdir(ctx, op, tree, env)
+	}
+	return "", fmt.Errorf("step: not supported: %T", op)
+}
