@@ -1,0 +1,66 @@
+# make deps build   on a fresh Debian or Ubuntu: what a first build needs, in bin/
+# make test         everything that can be tested here
+SHELL    := /bin/bash
+ROOT     := $(CURDIR)
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GVISOR   := $(shell awk '$$1 == "require" && $$2 == "gvisor.dev/gvisor" { print $$3 }' runtime/gvisor/go.mod)
+STAMP    := -trimpath -ldflags '-X main.version=$(VERSION)'
+STATIC   := -trimpath -tags netgo,osusergo -ldflags '-X main.version=$(VERSION) -extldflags "-static"'
+RUNSC    := bin/runsc
+FUZZTIME ?= 20s
+GOTEST   ?= go test
+export GOTOOLCHAIN ?= auto
+export KBUILD_BIN   := $(ROOT)/bin
+export KBUILD_RUNSC := $(ROOT)/$(RUNSC)
+export KBUILD_CONFORMANCE ?= $(abspath $(ROOT)/../shared/conformance)
+
+.PHONY: all deps deps-demo deps-test build test vet unit fuzz e2e conformance bench demo image lint golden clean
+all: build
+
+deps: ## what building needs; installs only what is missing
+	@.ci/deps build
+deps-test: ## what the tests need beside that
+	@.ci/deps build test
+
+deps-demo:
+	@.ci/deps build demo
+
+build: $(RUNSC) ## bin/kbuild-sandbox, bin/kbuild-executor, bin/runsc
+	CGO_ENABLED=0 go build $(STAMP) -o bin/kbuild-sandbox ./cmd/kbuild-sandbox
+	CGO_ENABLED=1 go build $(STATIC) -o bin/kbuild-executor ./cmd/executor
+
+# gVisor is built from its own module, and again only when its pin changes.
+$(RUNSC): runtime/gvisor/go.mod runtime/gvisor/go.sum
+	cd runtime/gvisor && GOWORK=off CGO_ENABLED=0 go build -trimpath \
+	  -ldflags '-s -w -X gvisor.dev/gvisor/runsc/version.version=$(GVISOR)' -o $(ROOT)/$@ gvisor.dev/gvisor/runsc
+	@touch $@
+
+test: deps-test build vet unit fuzz e2e conformance ## all of the below
+
+vet:
+	go vet ./...
+unit: ## unit tests of every room, with the race detector
+	$(GOTEST) -race $$(go list ./... | grep -v '/e2e$$')
+fuzz: ## FUZZTIME (20s) for each fuzz target
+	@GOTEST='$(GOTEST)' FUZZTIME=$(FUZZTIME) .ci/fuzz
+e2e: build ## the laws of the house, and whole builds against a real registry
+	$(GOTEST) -count=1 -timeout 30m ./e2e
+conformance: build ## the Dockerfile cases in KBUILD_CONFORMANCE
+	go run ./e2e/conformance $(CASES)
+bench: deps-test build ## cases B, C, D and G against buildah
+	go run ./e2e/bench $(CASES)
+demo: deps-demo build ## a base image, a build on it, and a look at the result
+	@e2e/demo.sh
+image: build ## the product's own image, built by itself, as out/image
+	@deploy/build.sh out/image
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	cd e2e/lint && GOWORK=off go build -o $(ROOT)/out/staticcheck honnef.co/go/tools/cmd/staticcheck
+	out/staticcheck ./...
+	go test -count=1 -run '^TestLaw' ./e2e
+golden: ## rewrites the golden files
+	go test ./policy/... ./sandbox/... ./cmd/... -update
+clean:
+	rm -rf bin out
