@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// channel is the executor's end of the socket to the launcher. It is the sink
+// of events, the way out of outputs and the source of credentials.
+type channel struct {
+	w *request.Writer
+
+	mu      sync.Mutex
+	last    uint64
+	waiting map[uint64]chan request.Answer
+	closed  error
+}
+
+var errLauncherGone = errors.New("the launcher is gone")
+
+// newChannel serves the socket; cancel is called when the launcher asks to stop
+// or goes away.
+func newChannel(f *os.File, cancel context.CancelFunc) *channel {
+	c := &channel{w: request.NewWriter(f), waiting: map[uint64]chan request.Answer{}}
+	go func() {
+		err := c.serve(request.NewReader(bufio.NewReader(f)))
+		c.mu.Lock()
+		c.closed = err
+		for id, ch := range c.waiting {
+			close(ch)
+			delete(c.waiting, id)
+		}
+		c.mu.Unlock()
+		cancel()
+	}()
+	return c
+}
+
+func (c *channel) serve(r *request.Reader) error {
+	for {
+		kind, payload, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("%w: %w", errLauncherGone, err)
+		}
+		switch kind {
+		case request.FrameCancel:
+			return context.Canceled
+		case request.FrameAnswer:
+			var a request.Answer
+			if err := request.Decode(kind, payload, &a); err != nil {
+				return err
+			}
+			c.mu.Lock()
+			ch := c.waiting[a.ID]
+			delete(c.waiting, a.ID)
+			c.mu.Unlock()
+			if ch != nil {
+				ch <- a
+			}
+		default:
+			return fmt.Errorf("%w: kind %q from the launcher", request.ErrFrame, kind)
+		}
+	}
+}
+
+// Emit implements request.Sink. A launcher that is gone cancels the build by
+// itself, so nothing is to be done about an error here.
+func (c *channel) Emit(e request.Event) { _ = c.w.WriteJSON(request.FrameEvent, e) }
+
+// Resolve implements authn.Keychain: it asks the launcher, which alone has the
+// user's credentials and decides who gets them.
+func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
+	host := r.RegistryStr()
+	repository := ""
+	if full := r.String(); len(full) > len(host)+1 {
+		repository = full[len(host)+1:]
+	}
+	ch := make(chan request.Answer, 1)
+	c.mu.Lock()
+	if c.closed != nil {
+		c.mu.Unlock()
+		return nil, c.closed
+	}
+	c.last++
+	id := c.last
+	c.waiting[id] = ch
+	c.mu.Unlock()
+	if err := c.w.WriteJSON(request.FrameAsk, request.Ask{ID: id, Host: host, Repository: repository}); err != nil {
+		return nil, err
+	}
+	a, ok := <-ch
+	if !ok {
+		return nil, errLauncherGone
+	}
+	if a.Error != "" {
+		return nil, fmt.Errorf("credential for %s: %s", host, a.Error)
+	}
+	auth := authn.AuthConfig{
+		Username: a.Username, Password: a.Password,
+		IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
+	}
+	if auth == (authn.AuthConfig{}) {
+		return authn.Anonymous, nil
+	}
+	return authn.FromConfig(auth), nil
+}
+
+// Open implements executor.Outlet.
+func (c *channel) Open(what request.Output) (io.WriteCloser, error) {
+	if err := c.w.WriteJSON(request.FrameOutput, what); err != nil {
+		return nil, err
+	}
+	return &outputStream{Writer: bufio.NewWriterSize(chunks{c.w}, request.MaxFrame), w: c.w}, nil
+}
+
+// outputStream is one open output.
+type outputStream struct {
+	*bufio.Writer
+	w *request.Writer
+}
+
+// ReadFrom fills whole chunks, so that a large blob crosses in few frames.
+func (s *outputStream) ReadFrom(r io.Reader) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{s.Writer}, r, make([]byte, request.MaxFrame))
+}
+
+// Close says that the output is complete.
+func (s *outputStream) Close() error {
+	if err := s.Flush(); err != nil {
+		return err
+	}
+	return s.w.Write(request.FrameEnd, nil)
+}
+
+// chunks writes bytes as chunk frames.
+type chunks struct{ w *request.Writer }
+
+func (c chunks) Write(p []byte) (int, error) {
+	r := bytes.NewBuffer(p)
+	for r.Len() > 0 {
+		if err := c.w.Write(request.FrameChunk, r.Next(request.MaxFrame)); err != nil {
+			return len(p) - r.Len(), err
+		}
+	}
+	return len(p), nil
+}

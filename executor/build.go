@@ -1,0 +1,112 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
+)
+
+// Bench is where Build works: the workspace, the context and the way out for
+// ADD's downloads.
+type Bench struct {
+	Space    *rootfs.Space
+	Context  step.Source
+	Download step.Downloader
+	// Nodes makes device nodes where the process itself may not; nil: mknod.
+	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
+}
+
+// Build runs the plan's steps and puts the image into st. Stages without an
+// edge between them run at once; layers are packed while later steps run.
+func Build(ctx context.Context, req *request.Build, st *store.Store, bench Bench, steps *Steps) (v1.Descriptor, error) {
+	p, err := makePlan(ctx, req, fromStore{st})
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	b := &build{
+		req: req, plan: p, store: st, bench: bench, steps: steps, packers: g,
+		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
+		stages:  map[plan.StageID]*stage{},
+	}
+	for _, s := range p.Stages {
+		b.stages[s.ID] = &stage{Stage: s, done: make(chan struct{})}
+	}
+	for s := p.Target; s != nil; s = s.Base.Stage {
+		b.stages[s.ID].shipped = true
+	}
+	for _, s := range p.Stages {
+		g.Go(func() error { return b.run(ctx, b.stages[s.ID]) })
+	}
+	if err := g.Wait(); err != nil {
+		return v1.Descriptor{}, err
+	}
+	return b.assemble()
+}
+
+// build is one call of Build.
+type build struct {
+	req     *request.Build
+	plan    *plan.Plan
+	store   *store.Store
+	bench   Bench
+	steps   *Steps
+	packers *errgroup.Group
+	packing *semaphore.Weighted
+	stages  map[plan.StageID]*stage
+	bases   bases
+}
+
+// makePlan reads the Dockerfile and plans it.
+func makePlan(ctx context.Context, req *request.Build, images plan.Resolver) (*plan.Plan, error) {
+	data, err := readDockerfile(req)
+	if err != nil {
+		return nil, err
+	}
+	file, err := dockerfile.Parse(req.DockerfileName, data)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := options(req)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Make(ctx, file, opt, images)
+}
+
+func options(req *request.Build) (plan.Options, error) {
+	host := v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
+	target := host
+	if req.Platform != "" {
+		p, err := plan.ParsePlatform(req.Platform)
+		if err != nil {
+			return plan.Options{}, err
+		}
+		target = p
+	}
+	return plan.Options{
+		Target: req.Target, Args: req.Args, Labels: req.Labels,
+		Platform: target, BuildPlatform: host, Created: req.Created,
+	}, nil
+}
+
+func readDockerfile(req *request.Build) ([]byte, error) {
+	f, err := os.Open(string(req.Dockerfile))
+	if err != nil {
+		return nil, fmt.Errorf("read dockerfile: %w", err)
+	}
+	defer f.Close()
+	return dockerfile.Read(f)
+}

@@ -1,0 +1,16 @@
+// Package executor turns a request into an image: Fetch, Build and Push, each
+// a plain function from store to store.
+//
+//	Fetch  Dockerfile -> plan -> base images pulled into the store
+//	Build  store and context -> steps -> layers -> image in the store
+//	Push   image in the store -> destinations
+//
+// It decides the order of work, and nothing else: what a Dockerfile means is
+// plan's, how a step is done is step's, how a layer looks is layer's. It mounts
+// nothing, dials nothing and prints nothing; it tells what happens through a
+// request.Sink.
+//
+// Build makes its plan anew from the store instead of taking Fetch's, so that
+// the two can run in sandboxes of their own: what Fetch resolved stands in the
+// store's index under the reference and the platform.
+package executor

@@ -1,0 +1,105 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
+)
+
+// StepError is a step that failed.
+type StepError struct {
+	Step *plan.Step
+	Log  []byte // its last output
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// WallError is a wall of the sandbox that is not in force.
+type WallError struct{ Wall, Found string }
+
+func (e *WallError) Error() string {
+	return fmt.Sprintf("isolation is not in force: %s: %s", e.Wall, e.Found)
+}
+
+// Describe puts an error of Fetch, Build or Push into the form that crosses
+// the wall.
+func Describe(err error, req *request.Build) *request.Failure {
+	f := &request.Failure{Class: request.ClassInternal, Message: err.Error(), File: req.DockerfileName}
+	var (
+		wall *WallError
+		file *dockerfile.Error
+		reg  *registry.Error
+		st   *StepError
+		exit *step.ExitError
+	)
+	if errors.As(err, &st) {
+		f.Class, f.Log = stepClass(st.Step), st.Log
+		f.Line, f.EndLine = st.Step.Line, st.Step.EndLine
+	}
+	if errors.As(err, &file) {
+		f.Class, f.Hint, f.Line, f.EndLine = file.Class, file.Hint, file.Line, file.EndLine
+	}
+	if errors.As(err, &reg) {
+		f.Class, f.Hint = reg.Class, reg.Hint
+	}
+	if errors.As(err, &exit) {
+		f.Class, f.ExitCode = request.ClassRun, exit.Code
+	}
+	switch {
+	case errors.As(err, &wall):
+		f.Class, f.Hint = request.ClassIsolation, "see: kbuild-sandbox doctor"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		f.Class, f.Hint = request.ClassResource, "the workspace is full: choose a larger disk with --work-dir"
+	case errors.Is(err, context.Canceled):
+		f.Class, f.Message = request.ClassCanceled, "build canceled"
+	}
+	if f.Line > 0 {
+		if data, err := readDockerfile(req); err == nil {
+			f.Excerpt = dockerfile.Excerpt(data, f.Line, f.EndLine)
+		}
+	}
+	return f
+}
+
+func stepClass(s *plan.Step) request.Class {
+	if _, ok := s.Op.(*plan.Run); ok {
+		return request.ClassRun
+	}
+	return request.ClassCopy
+}
+
+// tailSize is how much of a step's last output a failure shows, in bytes.
+const tailSize = 4 << 10
+
+// tail keeps the last bytes of a stream.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) add(p []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if len(t.buf) > tailSize {
+		t.buf = append(t.buf[:0:0], t.buf[len(t.buf)-tailSize:]...)
+	}
+}
+
+func (t *tail) bytes() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf
+}

@@ -1,0 +1,120 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
+)
+
+// pulls is how many layers are pulled at once; dockerd and containerd use 3.
+const pulls = 3
+
+// Fetch makes the plan and pulls what it needs into st: manifests and configs
+// of all base images, layers of those whose files are used. Of the other
+// layers the store remembers where they can be had.
+func Fetch(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, steps *Steps) error {
+	from := &fromRegistry{images: images, store: st, steps: steps, found: map[v1.Hash]*registry.Image{}}
+	p, err := makePlan(ctx, req, from)
+	if err != nil {
+		return err
+	}
+	for _, w := range p.Warnings {
+		steps.Warn(w.String(), w.Line)
+	}
+	for _, name := range p.Ignored {
+		steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(pulls)
+	begun := map[v1.Hash]bool{}
+	for _, s := range p.Stages {
+		if s.Base.Image == nil {
+			continue
+		}
+		img := from.found[s.Base.Image.Digest]
+		for _, l := range img.Layers {
+			if err := st.Remember(l.Digest, img.Repository); err != nil {
+				return err
+			}
+			if !s.NeedsFiles || begun[l.Digest] {
+				continue
+			}
+			begun[l.Digest] = true
+			g.Go(func() error { return pull(ctx, images, img, l, st, steps) })
+		}
+	}
+	return g.Wait()
+}
+
+func pull(ctx context.Context, images *registry.Client, img *registry.Image, l v1.Descriptor, st *store.Store, steps *Steps) error {
+	if st.Has(l.Digest) {
+		return nil
+	}
+	return steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
+		return images.Pull(ctx, img, l, st, func(done int64) { a.progress(done, l.Size) })
+	})
+}
+
+// Check asks each destination's registry whether a push would be allowed,
+// before any work is done for it.
+func Check(ctx context.Context, req *request.Build, images *registry.Client, steps *Steps) error {
+	if req.NoPush || req.SkipPushCheck || len(req.Destinations) == 0 {
+		return nil
+	}
+	return steps.do("check push permission", func(*announced) error {
+		for _, dest := range req.Destinations {
+			if err := images.CheckPush(ctx, dest); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Push pushes the built image to every destination, in their order, and
+// returns their full names.
+func Push(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, steps *Steps) ([]string, error) {
+	desc, err := st.Tagged(finalTag)
+	if err != nil {
+		return nil, fmt.Errorf("push: %w", err)
+	}
+	var pushed []string
+	for _, dest := range req.Destinations {
+		full, err := registry.FullName(dest)
+		if err != nil {
+			return pushed, err
+		}
+		err = steps.do("push "+full, func(a *announced) error {
+			return images.Push(ctx, st, desc, dest, a.progress)
+		})
+		if err != nil {
+			return pushed, err
+		}
+		pushed = append(pushed, full)
+	}
+	return pushed, nil
+}
+
+// manifestOf reads the manifest of a resolved image.
+func manifestOf(r *plan.Resolved) (*v1.Manifest, error) {
+	var m v1.Manifest
+	if err := json.Unmarshal(r.Manifest, &m); err != nil {
+		return nil, fmt.Errorf("image %s: manifest: %w", r.Ref, err)
+	}
+	if len(m.Layers) > maxLayers {
+		return nil, errors.New("image " + r.Ref + ": too many layers")
+	}
+	return &m, nil
+}
+
+// maxLayers bounds the layers of an image; BuildKit and Docker stop at 127.
+const maxLayers = 1000

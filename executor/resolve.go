@@ -1,0 +1,87 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
+)
+
+// fromRegistry resolves images by asking registries, and writes what it learns
+// into the store, where fromStore finds it.
+type fromRegistry struct {
+	images *registry.Client
+	store  *store.Store
+	steps  *Steps
+
+	mu    sync.Mutex
+	found map[v1.Hash]*registry.Image
+}
+
+// Resolve implements plan.Resolver.
+func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (*plan.Resolved, error) {
+	var img *registry.Image
+	err := r.steps.do("resolve "+ref, func(*announced) error {
+		var err error
+		img, err = r.images.Resolve(ctx, ref, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.keep(ref, p, img); err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", ref, err)
+	}
+	r.mu.Lock()
+	r.found[img.Digest] = img
+	r.mu.Unlock()
+	return &plan.Resolved{Ref: ref, Digest: img.Digest, Config: img.Config, Manifest: img.Manifest}, nil
+}
+
+func (r *fromRegistry) keep(ref string, p v1.Platform, img *registry.Image) error {
+	if _, err := r.store.Put(img.Config); err != nil {
+		return err
+	}
+	h, err := r.store.Put(img.Manifest)
+	if err != nil {
+		return err
+	}
+	desc := v1.Descriptor{Digest: h, Size: int64(len(img.Manifest)), MediaType: manifestType(img.Manifest)}
+	return r.store.Tag(tagOf(ref, p), desc)
+}
+
+// fromStore resolves images from what fromRegistry left in the store.
+type fromStore struct{ store *store.Store }
+
+// Resolve implements plan.Resolver.
+func (r fromStore) Resolve(_ context.Context, ref string, p v1.Platform) (*plan.Resolved, error) {
+	desc, err := r.store.Tagged(tagOf(ref, p))
+	if err != nil {
+		return nil, fmt.Errorf("image %s was not fetched: %w", ref, err)
+	}
+	manifest, err := r.store.Read(desc.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	var m v1.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		return nil, fmt.Errorf("image %s: manifest: %w", ref, err)
+	}
+	config, err := r.store.Read(m.Config.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: config: %w", ref, err)
+	}
+	return &plan.Resolved{Ref: ref, Digest: desc.Digest, Config: config, Manifest: manifest}, nil
+}
+
+// tagOf is the name under which a resolved image stands in the store.
+func tagOf(ref string, p v1.Platform) string { return "base " + ref + " " + p.String() }
+
+// finalTag is the name of the image that was built.
+const finalTag = "image"

@@ -1,0 +1,178 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
+)
+
+// stage is a plan.Stage at work.
+type stage struct {
+	*plan.Stage
+	// shipped: its layers are part of the image, so they are packed.
+	shipped bool
+	// done is closed when tree is complete; layers are complete when Build's
+	// group has ended.
+	done   chan struct{}
+	tree   *rootfs.Tree
+	layers []layer.Blob
+}
+
+// run brings one stage to its end.
+func (b *build) run(ctx context.Context, s *stage) error {
+	for _, id := range s.Needs {
+		select {
+		case <-b.stages[id].done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if s.NeedsFiles {
+		tree, err := b.base(ctx, s)
+		if err != nil {
+			return err
+		}
+		s.tree = tree
+	}
+	s.layers = make([]layer.Blob, len(s.Steps))
+	for i, st := range s.Steps {
+		if err := b.step(ctx, s, i, st); err != nil {
+			return err
+		}
+	}
+	close(s.done)
+	return nil
+}
+
+// step does one step and leaves its upper directory to a packer.
+func (b *build) step(ctx context.Context, s *stage, i int, st *plan.Step) error {
+	name := fmt.Sprintf("[%s %d/%d] %s", s.Name, i+1, len(s.Steps), st.Name)
+	var upper string
+	var tail tail
+	err := b.steps.do(name, func(a *announced) error {
+		env := step.Env{
+			Space: b.bench.Space, Context: b.bench.Context, Download: b.bench.Download,
+			Stage: func(id plan.StageID) *rootfs.Tree { return b.stages[id].tree },
+			Run:   b.req.Run,
+			Output: func(stream int, data []byte) {
+				tail.add(data)
+				a.output(stream, data)
+			},
+		}
+		var err error
+		upper, err = step.Do(ctx, st.Op, s.tree, env)
+		return err
+	})
+	if err != nil {
+		return &StepError{Step: st, Log: tail.bytes(), Err: err}
+	}
+	if s.shipped {
+		b.packers.Go(func() error { return b.pack(ctx, s, i, upper) })
+	}
+	return nil
+}
+
+func (b *build) pack(ctx context.Context, s *stage, i int, upper string) error {
+	if err := b.packing.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer b.packing.Release(1)
+	blob, err := layer.Pack(ctx, upper, b.store, layer.PackOptions{
+		Compression: b.req.Compression, Media: string(b.format()),
+	})
+	if err != nil {
+		return &StepError{Step: s.Steps[i], Err: fmt.Errorf("make the layer: %w", err)}
+	}
+	s.layers[i] = blob
+	return nil
+}
+
+// base gives a stage the tree that it starts from.
+func (b *build) base(ctx context.Context, s *stage) (*rootfs.Tree, error) {
+	switch {
+	case s.Base.Stage != nil:
+		return b.stages[s.Base.Stage.ID].tree.Fork(), nil
+	case s.Base.Image != nil:
+		lowers, err := b.bases.get(ctx, b, s.Base.Image)
+		if err != nil {
+			return nil, err
+		}
+		return b.bench.Space.Tree(lowers...), nil
+	}
+	return b.bench.Space.Tree(), nil
+}
+
+// bases unpacks each base image once, layer by layer; images that share their
+// first layers share those directories.
+type bases struct {
+	mu   sync.Mutex
+	done map[string]string // chain of layer digests -> lower directory
+}
+
+func (u *bases) get(ctx context.Context, b *build, img *plan.Resolved) ([]string, error) {
+	m, err := manifestOf(img)
+	if err != nil {
+		return nil, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.done == nil {
+		u.done = map[string]string{}
+	}
+	var lowers []string
+	chain := ""
+	for i, l := range m.Layers {
+		chain += l.Digest.Hex
+		dir, ok := u.done[chain]
+		if !ok {
+			name := fmt.Sprintf("unpack %s layer %d/%d", img.Ref, i+1, len(m.Layers))
+			err := b.steps.do(name, func(*announced) error {
+				dir, err = b.unpack(ctx, img, i, l, lowers)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			u.done[chain] = dir
+		}
+		lowers = append(lowers, dir)
+	}
+	return lowers, nil
+}
+
+// unpack makes the lower directory of one base layer and checks what came out
+// against the image's config.
+func (b *build) unpack(ctx context.Context, img *plan.Resolved, i int, l v1.Descriptor, lowers []string) (string, error) {
+	dir, err := b.bench.Space.Mkdir()
+	if err != nil {
+		return "", err
+	}
+	r, _, err := b.store.Open(l.Digest)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	diffID, err := layer.Unpack(ctx, r, dir, layer.UnpackOptions{Lowers: lowers, Nodes: b.bench.Nodes})
+	if err != nil {
+		return "", fmt.Errorf("image %s: layer %s: %w", img.Ref, l.Digest, err)
+	}
+	want, err := diffIDs(img)
+	if err != nil {
+		return "", err
+	}
+	if i >= len(want) || want[i] != diffID {
+		return "", fmt.Errorf("image %s: layer %s unpacks to %s, which its config does not name: %w",
+			img.Ref, l.Digest, diffID, errMismatch)
+	}
+	return dir, nil
+}
+
+var errMismatch = errors.New("digest mismatch")

@@ -1,0 +1,74 @@
+package executor
+
+import (
+	"sync"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// Steps numbers and announces pieces of work, from the first pull to the last
+// push. It is safe for concurrent use.
+type Steps struct {
+	sink request.Sink
+	mu   sync.Mutex
+	last int
+}
+
+// NewSteps returns a Steps that tells sink.
+func NewSteps(sink request.Sink) *Steps { return &Steps{sink: sink} }
+
+// announced is a piece of work that has begun.
+type announced struct {
+	steps *Steps
+	id    int
+}
+
+func (s *Steps) emit(e request.Event) {
+	e.Time = time.Now()
+	s.sink.Emit(e)
+}
+
+// Warn tells a warning about a line of the Dockerfile; 0: no line.
+func (s *Steps) Warn(text string, line int) {
+	s.emit(request.Event{Kind: request.EventWarning, Text: text, Line: line})
+}
+
+// Info tells something that the user asked to know.
+func (s *Steps) Info(text string) { s.emit(request.Event{Kind: request.EventInfo, Text: text}) }
+
+// start announces work called name.
+func (s *Steps) start(name string) *announced {
+	s.mu.Lock()
+	s.last++
+	a := &announced{steps: s, id: s.last}
+	s.mu.Unlock()
+	s.emit(request.Event{Kind: request.EventStart, Step: a.id, Name: name})
+	return a
+}
+
+// do runs work between its announcement and its end.
+func (s *Steps) do(name string, work func(*announced) error) error {
+	a := s.start(name)
+	err := work(a)
+	a.done(err)
+	return err
+}
+
+func (a *announced) done(err error) {
+	e := request.Event{Kind: request.EventDone, Step: a.id}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	a.steps.emit(e)
+}
+
+// output passes on what a command wrote; chunk is copied.
+func (a *announced) output(stream int, chunk []byte) {
+	data := append([]byte(nil), chunk...)
+	a.steps.emit(request.Event{Kind: request.EventLog, Step: a.id, Stream: stream, Data: data})
+}
+
+func (a *announced) progress(done, total int64) {
+	a.steps.emit(request.Event{Kind: request.EventProgress, Step: a.id, Bytes: done, Total: total})
+}
