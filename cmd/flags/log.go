@@ -1,0 +1,63 @@
+package flags
+
+import (
+	"github.com/spf13/pflag"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
+)
+
+// Log holds the flags that say how a build is shown.
+type Log struct {
+	verbosity string
+	format    string
+	mode      string
+}
+
+// RegisterLog adds those flags to fs.
+func RegisterLog(fs *pflag.FlagSet) *Log {
+	l := &Log{verbosity: "info", mode: "auto"}
+	fs.VarP(choiceValue{&l.verbosity, []string{"trace", "debug", "info", "warn", "error", "fatal", "panic"}}, "verbosity", "v", "how `much` is told: trace, debug, info, warn, error, fatal or panic")
+	fs.Var(choiceValue{&l.format, []string{"text", "color", "json"}}, "log-format", "text has no colours, color always, json means --progress=json (default: colours on a terminal)")
+	fs.Var(choiceValue{&l.mode, []string{"auto", "tty", "plain", "json"}}, "progress", "how a build is shown; auto is tty on a terminal, else plain")
+	group(fs, groupLog, "verbosity", "log-format", "progress")
+	return l
+}
+
+// Options are the display's options for a standard error that is a terminal or
+// not. NO_COLOR and TERM=dumb count where no flag decides.
+func (l *Log) Options(terminal bool, env func(string) (string, bool)) progress.Options {
+	noColor, _ := env("NO_COLOR")
+	if term, _ := env("TERM"); term == "dumb" {
+		terminal = false
+	}
+	opt := progress.Options{Mode: progress.Mode(l.mode), Level: l.level()}
+	if l.mode == "auto" {
+		switch {
+		case l.format == "json":
+			opt.Mode = progress.JSON
+		case terminal:
+			opt.Mode = progress.TTY
+		default:
+			opt.Mode = progress.Plain
+		}
+	}
+	switch l.format {
+	case "":
+		opt.Color = terminal && noColor == ""
+	case "color":
+		opt.Color = true
+	}
+	return opt
+}
+
+func (l *Log) level() progress.Level {
+	switch l.verbosity {
+	case "trace", "debug":
+		return progress.Debug
+	case "info":
+		return progress.Normal
+	case "warn":
+		return progress.Warn
+	}
+	return progress.Quiet
+}

@@ -1,0 +1,97 @@
+package flags
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// Outputs are the paths that results are written to; empty ones are not wanted.
+type Outputs struct {
+	Tar    string // a docker-save tar
+	Layout string // the directory of an OCI image layout
+	// The files that Write writes.
+	Digest        string // sha256:<hex>, no newline
+	NameDigest    string // repository@digest, a line for each destination
+	NameTagDigest string // repository:tag@digest, a line for each destination
+}
+
+// resolve makes the paths absolute, and finds what would fail after the build.
+func (o Outputs) resolve(dir string) (Outputs, error) {
+	for _, p := range []struct {
+		flag string
+		path *string
+		dir  bool
+	}{
+		{"tar-path", &o.Tar, false},
+		{"oci-layout-path", &o.Layout, true},
+		{"digest-file", &o.Digest, false},
+		{"image-name-with-digest-file", &o.NameDigest, false},
+		{"image-name-tag-with-digest-file", &o.NameTagDigest, false},
+	} {
+		if *p.path == "" {
+			continue
+		}
+		if strings.Contains(*p.path, "://") {
+			return Outputs{}, usagef("write a file and upload it", "--%s: a URL: not supported yet", p.flag)
+		}
+		*p.path = absolute(dir, *p.path)
+		switch info, err := os.Stat(*p.path); {
+		case err != nil: // made when it is written
+		case p.dir && !info.IsDir():
+			return Outputs{}, inputf("", "--%s: %s: not a directory", p.flag, *p.path)
+		case !p.dir && info.IsDir():
+			return Outputs{}, inputf("", "--%s: %s: is a directory", p.flag, *p.path)
+		}
+	}
+	return o, nil
+}
+
+// Write writes the files that report a finished build. An existing file is
+// written in place, never replaced: /dev/termination-log is a mount. The result
+// comes from the sandbox, so what would break a line is refused.
+func (o Outputs) Write(res request.Result) error {
+	var names, tags strings.Builder
+	if hex, ok := strings.CutPrefix(res.Digest, "sha256:"); !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return fmt.Errorf("result: %q is not a digest", res.Digest)
+	}
+	for _, name := range res.Names {
+		if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			return fmt.Errorf("result: %q is not the name of an image", name)
+		}
+	}
+	for _, name := range res.Names {
+		fmt.Fprintf(&names, "%s@%s\n", repository(name), res.Digest)
+		fmt.Fprintf(&tags, "%s@%s\n", name, res.Digest)
+	}
+	return errors.Join(
+		writeFile(o.Digest, res.Digest),
+		writeFile(o.NameDigest, names.String()),
+		writeFile(o.NameTagDigest, tags.String()),
+	)
+}
+
+// repository is a name without its tag.
+func repository(name string) string {
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		return name[:i]
+	}
+	return name
+}
+
+func writeFile(path, content string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
