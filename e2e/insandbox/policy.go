@@ -1,13 +1,26 @@
 package insandbox
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"github.com/opencontainers/runtime-spec/specs-go"
 
-func executorCapabilities() []string {
-	return []string{
-		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
-		"CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID",
-		"CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT", "CAP_SYS_ADMIN",
+	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
+)
+
+func executorCapabilities() []string { return policy.ExecutorCapabilities() }
+
+// executorSeccomp is the executor's table in the form of the OCI spec.
+func executorSeccomp() *specs.LinuxSeccomp {
+	s := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
+	for _, r := range policy.ExecutorTable().Rules {
+		call := specs.LinuxSyscall{Names: r.Names, Action: specs.ActAllow}
+		for _, a := range r.Args {
+			arg := specs.LinuxSeccompArg{Index: a.Index, Value: a.Mask, ValueTwo: a.Value, Op: specs.OpMaskedEqual}
+			if a.Not {
+				arg = specs.LinuxSeccompArg{Index: a.Index, Value: a.Value, Op: specs.OpNotEqual}
+			}
+			call.Args = append(call.Args, arg)
+		}
+		s.Syscalls = append(s.Syscalls, call)
 	}
+	return s
 }
-
-func executorSeccomp() *specs.LinuxSeccomp { return nil }

@@ -1,0 +1,12 @@
+// Package policy says what may happen inside, as data: the capabilities and the
+// system calls of the executor and of RUN steps. Tables only, written to be
+// read in a review: each group has a purpose, each thing left out a reason.
+//
+// Two filters stack. Filter 1 (ExecutorTable) is the seccomp section of the OCI
+// spec: runsc loads it before the executor starts, so it holds for the executor
+// and for everything that the executor starts. Filter 2 (RunTable) is loaded on
+// top of it by the RUN child, just before it becomes the command.
+//
+// The package reads nothing, calls nothing and imports nothing; ./filter turns
+// a Table into a loaded filter, the room sandbox turns one into a spec.
+package policy

@@ -1,0 +1,17 @@
+package policy
+
+// ExecutorTable is filter 1, for the seccomp section of the OCI spec: what any
+// program may do, and what the executor needs to make a RUN step. What it lacks
+// nobody inside can do, whatever else fails: load modules, trace processes,
+// reach bpf, keys, io_uring, performance counters or the clock.
+//
+// clone3 is in it, since the OCI form could answer it with EPERM only, which
+// glibc takes for an answer; filter 2 says ENOSYS to it (R4).
+func ExecutorTable() Table {
+	return Table{Rules: append(ordinary(),
+		allow("new processes and namespaces", []string{"clone", "clone3", "unshare"}),
+		allow("a stage's filesystem", []string{"mount", "pivot_root", "umount2"}),
+		allow("a RUN step's host name", []string{"sethostname"}),
+		allow("personality", []string{"personality"}),
+	)}
+}
