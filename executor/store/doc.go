@@ -3,6 +3,6 @@
 // wall between the roles: fetch fills it, build adds to it, push empties it.
 //
 // It touches its own directory only and streams: no blob stands in memory.
-// Beside the layout it keeps sources.json: for each blob that is known but was
-// not pulled, the repository it can be had from.
+// Beside the layout it keeps sources.json: for each blob of a base image, pulled
+// or not, the repository it can be had from.
 package store

@@ -110,11 +110,14 @@ func (s *Store) Put(data []byte) (v1.Hash, error) {
 	return h, err
 }
 
-// Remember notes that blob h, which is not in the store, can be had from the
-// repository named by repo (host/path).
+// Remember notes that blob h, whether it is in the store or not, can be had
+// from the repository named by repo (host/path).
 func (s *Store) Remember(h v1.Hash, repo string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sources[h] == repo {
+		return nil
+	}
 	s.sources[h] = repo
 	b, err := json.Marshal(s.sources)
 	if err != nil {
