@@ -68,7 +68,7 @@ func run(runsc, dir string) (int, error) {
 	defer stop()
 	id := filepath.Base(dir)
 	flags := []string{
-		"--root=" + filepath.Join(dir, "state"), "--network=none", "--ignore-cgroups",
+		"--root=" + filepath.Join(dir, "state"), "--network=none", "--net-raw", "--ignore-cgroups",
 		"--oci-seccomp", "--overlay2=none", "--log=" + filepath.Join(dir, "log"),
 	}
 	cmd := exec.CommandContext(ctx, runsc, append(flags, "run", "--bundle="+dir, id)...)

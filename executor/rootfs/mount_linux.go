@@ -17,10 +17,34 @@ const (
 	maxLowers = 400
 )
 
+// fits says whether one mount takes lowers, spare directories of the workspace
+// more, an upper and its work directory.
+func (s *Space) fits(lowers []string, spare int) bool {
+	const nameLen = 8 // of a directory of the workspace, far more than ever made
+	n := len("userxattr,lowerdir=,upperdir=,workdir=/w") + (spare+4)*(len(s.dir)+nameLen+2)
+	for _, l := range lowers {
+		n += len(l) + 1
+	}
+	return n <= maxData && len(lowers)+spare+2 <= maxLowers
+}
+
+// merge mounts lowers read-only, to be one lower of a further mount. Nothing
+// lies below them, so whiteouts and opaque marks have done their work in it.
+func (s *Space) merge(lowers []string) (root string, err error) {
+	base, root, err := s.mount(lowers, "")
+	if err != nil {
+		return "", fmt.Errorf("merge %d lowers: %w", len(lowers), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.merges = append(s.merges, merge{base: base, root: root})
+	return root, nil
+}
+
 // mount mounts lowers (lowest first) below upper, or read-only if upper is
 // empty, on a new directory root inside base.
 func (s *Space) mount(lowers []string, upper string) (base, root string, err error) {
-	lowers = visible(lowers)
+	lowers = s.visible(lowers)
 	if base, err = s.Mkdir(); err != nil {
 		return "", "", err
 	}
@@ -35,7 +59,21 @@ func (s *Space) mount(lowers []string, upper string) (base, root string, err err
 		// An overlay needs one lower, or two without an upper.
 		lowers = append([]string{s.empty, s.empty}, lowers...)
 	}
+	if err := mountOverlay(root, s.options(lowers, upper, work), upper == ""); err != nil {
+		os.RemoveAll(base)
+		return "", "", fmt.Errorf("mount overlay of %d lowers: %w", len(lowers), err)
+	}
+	return base, root, nil
+}
+
+// options are the mount options; the overlay wants the topmost lower first.
+func (s *Space) options(lowers []string, upper, work string) string {
 	var b strings.Builder
+	if strings.HasPrefix(s.opaque, "user.") {
+		// Without it gVisor would fail to mark directories opaque, and even
+		// panic where one is renamed.
+		b.WriteString("userxattr,")
+	}
 	b.WriteString("lowerdir=")
 	for i := len(lowers) - 1; i >= 0; i-- {
 		b.WriteString(lowers[i])
@@ -43,24 +81,26 @@ func (s *Space) mount(lowers []string, upper string) (base, root string, err err
 			b.WriteByte(':')
 		}
 	}
-	flags := uintptr(unix.MS_RDONLY)
 	if upper != "" {
-		flags = 0
 		fmt.Fprintf(&b, ",upperdir=%s,workdir=%s", upper, work)
 	}
-	if err := unix.Mount("overlay", root, "overlay", flags, b.String()); err != nil {
-		os.RemoveAll(base)
-		return "", "", fmt.Errorf("mount overlay of %d lowers: %w", len(lowers), err)
+	return b.String()
+}
+
+func mountOverlay(root, options string, readOnly bool) error {
+	var flags uintptr
+	if readOnly {
+		flags = unix.MS_RDONLY
 	}
-	return base, root, nil
+	return unix.Mount("overlay", root, "overlay", flags, options)
 }
 
 // visible leaves out what lies below the topmost lower whose own root is
 // opaque: the overlay does not look at that mark on roots.
-func visible(lowers []string) []string {
+func (s *Space) visible(lowers []string) []string {
 	for i := len(lowers) - 1; i > 0; i-- {
 		var b [1]byte
-		if n, err := unix.Lgetxattr(lowers[i], "trusted.overlay.opaque", b[:]); err == nil && n == 1 && b[0] == 'y' {
+		if n, err := unix.Lgetxattr(lowers[i], s.opaque, b[:]); err == nil && n == 1 && b[0] == 'y' {
 			return lowers[i:]
 		}
 	}

@@ -1,24 +1,32 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Space is a workspace: it hands out directories with names as short as can
 // be, since all lowers of a mount have to fit into one page. It is safe for
 // concurrent use.
 type Space struct {
-	dir   string
-	empty string // a directory that stays empty, mode 0755
+	dir    string
+	empty  string // a directory that stays empty, mode 0755
+	opaque string // the attribute that marks an opaque directory
 
-	mu   sync.Mutex
-	next uint64
+	mu     sync.Mutex
+	next   uint64
+	merges []merge
 }
+
+// merge is a read-only mount that stands for many lowers.
+type merge struct{ base, root string }
 
 // New returns a Space in dir, which must exist, be absolute and contain neither
 // ':' nor ',' nor '\', the separators of mount options.
@@ -33,7 +41,49 @@ func New(dir string) (*Space, error) {
 		return nil, err
 	}
 	s.empty = empty
+	s.opaque, err = opaqueAttribute(empty)
+	if err != nil {
+		return nil, err
+	}
 	return s, nil
+}
+
+// Opaque is the extended attribute that marks an opaque directory in lowers and
+// uppers of this workspace, with the value "y": trusted.overlay.opaque, or, in a
+// user namespace, which may not set that one, user.overlay.opaque. Whatever
+// packs or unpacks a directory here has to use this name and drop the other:
+// a command cannot set the one in force, but it can set the other.
+func (s *Space) Opaque() string { return s.opaque }
+
+// opaqueAttribute finds out which name this process may set.
+func opaqueAttribute(dir string) (string, error) {
+	const trusted, user = "trusted.overlay.opaque", "user.overlay.opaque"
+	name := trusted
+	err := unix.Lsetxattr(dir, name, []byte("n"), 0)
+	if errors.Is(err, unix.EPERM) {
+		name = user
+		err = unix.Lsetxattr(dir, name, []byte("n"), 0)
+	}
+	if err == nil {
+		err = unix.Lremovexattr(dir, name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("workspace %s cannot hold layers: set %s: %w", dir, name, err)
+	}
+	return name, nil
+}
+
+// Close unmounts what stands for many lowers. No tree of the space may be used
+// after it.
+func (s *Space) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for i := len(s.merges) - 1; i >= 0; i-- { // later ones lie on earlier ones
+		errs = append(errs, unmount(s.merges[i].base, s.merges[i].root))
+	}
+	s.merges = nil
+	return errors.Join(errs...)
 }
 
 // Mkdir makes a new directory, mode 0755 whatever the umask.

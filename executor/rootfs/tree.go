@@ -29,6 +29,32 @@ func (t *Tree) Lowers() []string {
 	return append([]string(nil), t.lowers...)
 }
 
+// fitted returns lowers that fit into one mount together with further ones, at
+// most spare of them. Too many are replaced for good by a mount of the lowest.
+func (t *Tree) fitted(spare int) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fittedLocked(spare)
+}
+
+func (t *Tree) fittedLocked(spare int) ([]string, error) {
+	for !t.space.fits(t.lowers, spare) {
+		n := len(t.lowers) / 2
+		if n < 2 {
+			return nil, fmt.Errorf("the path of the workspace is too long: %s", t.space.dir)
+		}
+		for n > 2 && !t.space.fits(t.lowers[:n], 0) {
+			n--
+		}
+		root, err := t.space.merge(t.lowers[:n])
+		if err != nil {
+			return nil, err
+		}
+		t.lowers = append([]string{root}, t.lowers[n:]...)
+	}
+	return append([]string(nil), t.lowers...), nil
+}
+
 // push makes upper the top of the tree. A view of what was before stays as it
 // is for those who use it.
 func (t *Tree) push(upper string) {
@@ -54,10 +80,13 @@ func (t *Tree) Begin(ctx context.Context, extra ...string) (*Mount, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	lowers := t.Lowers()
+	lowers, err := t.fitted(len(extra))
+	if err != nil {
+		return nil, fmt.Errorf("begin step: %w", err)
+	}
 	upper, err := t.space.Mkdir()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("begin step: %w", err)
 	}
 	top := t.space.empty
 	if n := len(lowers); n > 0 {
@@ -125,7 +154,11 @@ func (t *Tree) View(ctx context.Context) (root string, release func() error, err
 	v := t.view
 	if v == nil {
 		v = &view{}
-		if v.base, v.root, err = t.space.mount(append([]string(nil), t.lowers...), ""); err != nil {
+		lowers, err := t.fittedLocked(0)
+		if err == nil {
+			v.base, v.root, err = t.space.mount(lowers, "")
+		}
+		if err != nil {
 			return "", nil, fmt.Errorf("view stage: %w", err)
 		}
 		t.view = v
