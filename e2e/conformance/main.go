@@ -1,0 +1,206 @@
+// Command conformance runs the Dockerfile conformance suite against
+// bin/kbuild-sandbox, every case in a sandbox of its own, and judges what comes
+// out by the golden answers.
+//
+//	conformance [-v] [-run REGEXP] [-j N]
+//
+// KBUILD_CONFORMANCE is the suite's directory, KBUILD_BIN that of the product's
+// binaries. KBUILD_BUILDER=buildah runs Debian's buildah instead, as a check of
+// this runner. Status 1: a case fails that allowed_failures.txt does not list,
+// a listed one passes, or something was left behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
+)
+
+const caseTimeout = 60 * time.Second
+
+type settings struct {
+	suite   string
+	allowed string
+	builder builder
+	jobs    int
+	keep    bool
+}
+
+// runner is what all cases share.
+type runner struct {
+	settings
+	registry *rig.Registry
+	bases    string
+	tmp      string
+}
+
+func main() {
+	var pattern string
+	var verbose bool
+	s := settings{suite: os.Getenv("KBUILD_CONFORMANCE")}
+	flag.StringVar(&pattern, "run", "", "run the cases whose group/name matches this regular expression")
+	flag.StringVar(&s.allowed, "allowed", "e2e/conformance/allowed_failures.txt", "cases that may fail")
+	flag.IntVar(&s.jobs, "j", 2, "cases at a time")
+	flag.BoolVar(&verbose, "v", false, "one line for every case")
+	flag.BoolVar(&s.keep, "keep", false, "keep the cases' directories")
+	flag.Parse()
+	bin := os.Getenv("KBUILD_BIN")
+	if bin == "" {
+		bin = "bin"
+	}
+	s.builder = ours{bin: filepath.Join(bin, "kbuild-sandbox")}
+	if os.Getenv("KBUILD_BUILDER") == "buildah" {
+		s.builder = buildah{}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ok, err := runSuite(ctx, s, pattern, verbose)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+func runSuite(ctx context.Context, s settings, pattern string, verbose bool) (bool, error) {
+	if _, err := os.Stat(filepath.Join(s.suite, "cases")); err != nil {
+		fmt.Printf("conformance: no suite at %q (KBUILD_CONFORMANCE): nothing was run\n0 passed, 0 failed\n", s.suite)
+		return true, nil
+	}
+	if os.Getuid() != 0 {
+		return false, fmt.Errorf("the cases have files of other owners: run as root")
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return false, err
+	}
+	cases, err := load(s.suite, re.MatchString)
+	if err != nil {
+		return false, err
+	}
+	allowed, err := readAllowed(s.allowed)
+	if err != nil {
+		return false, err
+	}
+	if err := rig.Adopt(); err != nil {
+		return false, err
+	}
+	r, err := start(ctx, s)
+	if err != nil {
+		return false, err
+	}
+	defer r.stop()
+	rep := newReport(allowed, verbose, pattern == "")
+	r.runAll(ctx, cases, rep)
+	rep.leftovers = append(rig.Orphans(r.registry.PID()), rig.Mounts(r.tmp)...)
+	return rep.print(os.Stdout), ctx.Err()
+}
+
+// start makes the base images and pushes them to a fresh registry.
+func start(ctx context.Context, s settings) (*runner, error) {
+	tmp, err := os.MkdirTemp("", "conformance-")
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{settings: s, tmp: tmp, bases: filepath.Join(tmp, "bases")}
+	if r.registry, err = rig.StartRegistry(ctx, tmp); err != nil {
+		os.RemoveAll(tmp)
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "python3", filepath.Join(s.suite, "bases.py"),
+		"--busybox", "/bin/busybox", "--out", r.bases, "--push", r.registry.Host)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.stop()
+		return nil, fmt.Errorf("bases.py: %w: %s", err, out)
+	}
+	return r, nil
+}
+
+func (r *runner) stop() {
+	r.registry.Stop()
+	if r.keep {
+		fmt.Println("kept", r.tmp)
+		return
+	}
+	os.RemoveAll(r.tmp)
+}
+
+func (r *runner) runAll(ctx context.Context, cases []*testCase, rep *report) {
+	todo := make(chan *testCase)
+	var wg sync.WaitGroup
+	for range r.jobs {
+		wg.Go(func() {
+			for c := range todo {
+				begin := time.Now()
+				problems := r.runCase(ctx, c)
+				rep.add(c, problems, time.Since(begin))
+			}
+		})
+	}
+	for _, c := range cases {
+		if ctx.Err() != nil {
+			break
+		}
+		todo <- c
+	}
+	close(todo)
+	wg.Wait()
+}
+
+// runCase lays a case out, builds it and judges the result: what is wrong.
+func (r *runner) runCase(ctx context.Context, c *testCase) []string {
+	dir := filepath.Join(r.tmp, strings.ReplaceAll(c.Name, "/", "."))
+	p := paths{
+		dir: dir, files: filepath.Join(dir, "files"), tmp: filepath.Join(dir, "tmp"),
+		layout: filepath.Join(dir, "layout"), host: r.registry.Host,
+	}
+	if err := os.MkdirAll(p.tmp, 0o755); err != nil {
+		return []string{err.Error()}
+	}
+	if !r.keep {
+		defer os.RemoveAll(dir)
+	}
+	// The repositories' files must lie there before they are served, and the
+	// server's address must be known before the Dockerfile is written: so the
+	// files are laid out twice.
+	if err := c.layOut(p.files, strings.NewReplacer()); err != nil {
+		return []string{"lay out: " + err.Error()}
+	}
+	web, err := c.serve(p.files, filepath.Join(dir, "served"))
+	if err != nil {
+		return []string{"serve: " + err.Error()}
+	}
+	defer web.Close()
+	webHost := web.Listener.Addr().String()
+	p.replace = strings.NewReplacer("registry.test", p.host, "files.test", webHost)
+	p.back = strings.NewReplacer(p.host, "registry.test", webHost, "files.test")
+	if err := os.RemoveAll(p.files); err != nil {
+		return []string{err.Error()}
+	}
+	if err := c.layOut(p.files, p.replace); err != nil {
+		return []string{"lay out: " + err.Error()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
+	defer cancel()
+	out, err := r.builder.build(ctx, c, p)
+	if err != nil {
+		return []string{"start: " + err.Error()}
+	}
+	problems := c.judge(out, p, r.bases)
+	for _, f := range rig.Files(p.tmp) {
+		problems = append(problems, "left behind in $TMPDIR: "+f)
+	}
+	return problems
+}
