@@ -13,12 +13,14 @@ import (
 type FrameKind byte
 
 const (
+	FrameHello  FrameKind = 'H' // executor: Posture as JSON, the first frame; Go answers it
 	FrameEvent  FrameKind = 'E' // executor: Event as JSON
 	FrameAsk    FrameKind = 'Q' // executor: Ask as JSON
 	FrameOutput FrameKind = 'O' // executor: Output as JSON; chunks follow
 	FrameChunk  FrameKind = 'C' // executor: raw bytes of the open output
 	FrameEnd    FrameKind = 'Z' // executor: the open output is complete
 	FrameResult FrameKind = 'R' // executor: Result as JSON, the last frame
+	FrameGo     FrameKind = 'G' // launcher: the walls stand, the build may begin
 	FrameAnswer FrameKind = 'A' // launcher: Answer as JSON
 	FrameCancel FrameKind = 'X' // launcher: stop now
 )
@@ -109,7 +111,8 @@ func (r *Reader) Next() (FrameKind, []byte, error) {
 
 func (k FrameKind) known() bool {
 	switch k {
-	case FrameEvent, FrameAsk, FrameOutput, FrameChunk, FrameEnd, FrameResult, FrameAnswer, FrameCancel:
+	case FrameHello, FrameEvent, FrameAsk, FrameOutput, FrameChunk, FrameEnd, FrameResult,
+		FrameGo, FrameAnswer, FrameCancel:
 		return true
 	}
 	return false

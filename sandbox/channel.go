@@ -1,0 +1,268 @@
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// Limits on the other side of the channel.
+const (
+	// startTime bounds the time until the executor's first frame.
+	startTime = 60 * time.Second
+	// replyTime bounds how long the executor may leave a frame of ours unread.
+	replyTime = 10 * time.Second
+	// cancelGrace is what the executor has for ending by itself.
+	cancelGrace = 700 * time.Millisecond
+
+	maxAsks      = 10000 // in one build
+	maxAsksAtOne = 4     // at the same time
+)
+
+// socketPair returns the launcher's end, which takes deadlines, and the end
+// for the sandbox.
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make channel: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, fmt.Errorf("make channel: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "channel"), os.NewFile(uintptr(fds[1]), "channel"), nil
+}
+
+// session is the launcher's side of one channel.
+type session struct {
+	conn    *os.File
+	w       *request.Writer
+	c       Config
+	out     *outputs
+	verify  func() error // the host's walls, asked before anything is done for the executor
+	started bool
+	posture *request.Posture
+
+	asks  int
+	slots chan struct{}
+	wg    sync.WaitGroup
+}
+
+func newSession(conn *os.File, c Config, out *outputs, verify func() error) *session {
+	return &session{
+		conn: conn, w: request.NewWriter(conn), c: c, out: out, verify: verify,
+		slots: make(chan struct{}, maxAsksAtOne),
+	}
+}
+
+// errNoResult is a channel that ended too early.
+var errNoResult = errors.New("the executor ended without a result")
+
+// serve handles frames until the result. When ctx ends, the executor is asked
+// to stop, and some time later no longer listened to.
+func (s *session) serve(ctx context.Context) (request.Result, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer s.wg.Wait()
+	defer stop()
+	unwatch := context.AfterFunc(ctx, s.cancel)
+	defer unwatch()
+	if err := s.conn.SetReadDeadline(time.Now().Add(startTime)); err != nil {
+		return request.Result{}, fmt.Errorf("channel: %w", err)
+	}
+	r := request.NewReader(bufio.NewReaderSize(s.conn, 64<<10))
+	for {
+		kind, payload, err := r.Next()
+		if err != nil {
+			return request.Result{}, s.readError(ctx, err)
+		}
+		if !s.started {
+			if err := s.begin(ctx); err != nil {
+				return request.Result{}, err
+			}
+		}
+		if kind == request.FrameResult {
+			return s.result(payload)
+		}
+		if err := s.frame(ctx, kind, payload); err != nil {
+			return request.Result{}, err
+		}
+	}
+}
+
+// begin is done once, at the first frame: the sandbox is up, so its walls must
+// be, and from now on the executor may take its time.
+func (s *session) begin(ctx context.Context) error {
+	s.started = true
+	if err := s.verify(); err != nil {
+		return err
+	}
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("channel: %w", err)
+	}
+	if ctx.Err() != nil {
+		s.cancel() // its deadline has just been taken back
+	}
+	return nil
+}
+
+// cancel asks the executor to stop and bounds the time for it.
+func (s *session) cancel() {
+	_ = s.conn.SetReadDeadline(time.Now().Add(cancelGrace))
+	_ = s.conn.SetWriteDeadline(time.Now().Add(cancelGrace / 2))
+	// An error means that it is gone already.
+	_ = s.w.Write(request.FrameCancel, nil)
+}
+
+func (s *session) readError(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &WallError{Wall: "gVisor", Msg: fmt.Sprintf("the executor did not speak within %v", startTime), Hint: doctorHint}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET):
+		return errNoResult
+	}
+	return err
+}
+
+// frame handles one frame that is not the result.
+func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []byte) error {
+	switch kind {
+	case request.FrameHello:
+		return s.hello(payload)
+	case request.FrameEvent:
+		var e request.Event
+		if err := request.Decode(kind, payload, &e); err != nil {
+			return err
+		}
+		if err := checkEvent(e); err != nil {
+			return err
+		}
+		s.c.Sink.Emit(e)
+		return nil
+	case request.FrameAsk:
+		var a request.Ask
+		if err := request.Decode(kind, payload, &a); err != nil {
+			return err
+		}
+		return s.ask(ctx, a)
+	case request.FrameOutput:
+		var o request.Output
+		if err := request.Decode(kind, payload, &o); err != nil {
+			return err
+		}
+		return s.out.begin(o)
+	case request.FrameChunk:
+		return s.out.write(payload)
+	case request.FrameEnd:
+		return s.out.end()
+	}
+	return fmt.Errorf("%w: kind %q is not the executor's to send", request.ErrFrame, kind)
+}
+
+// hello takes the executor's measurement of its walls and lets it begin.
+func (s *session) hello(payload []byte) error {
+	if s.posture != nil {
+		return fmt.Errorf("%w: a second hello", request.ErrFrame)
+	}
+	s.posture = &request.Posture{}
+	if err := request.Decode(request.FrameHello, payload, s.posture); err != nil {
+		return err
+	}
+	if err := verifyPosture(*s.posture); err != nil {
+		return err
+	}
+	return s.reply(request.FrameGo, struct{}{})
+}
+
+// checkEvent refuses what no executor of ours says.
+func checkEvent(e request.Event) error {
+	switch e.Kind {
+	case request.EventPlan, request.EventStart, request.EventLog, request.EventDone, request.EventProgress,
+		request.EventWarning, request.EventInfo, request.EventDebug:
+	default:
+		return fmt.Errorf("%w: event %.20q", request.ErrFrame, e.Kind)
+	}
+	if e.Step < 0 || e.Bytes < 0 || e.Total < 0 || e.Line < 0 || e.Stream < 0 || e.Stream > 2 {
+		return fmt.Errorf("%w: event with a number that cannot be", request.ErrFrame)
+	}
+	return nil
+}
+
+var (
+	// hostForm is a registry's host[:port]; it goes to credential helpers.
+	hostForm = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$`)
+	repoForm = regexp.MustCompile(`^[a-z0-9._/-]*$`)
+)
+
+const maxName = 255
+
+// ask answers for a credential in the background: a helper program may take
+// seconds, and events go on.
+func (s *session) ask(ctx context.Context, a request.Ask) error {
+	if s.asks++; s.asks > maxAsks {
+		return fmt.Errorf("%w: more than %d asks", request.ErrFrame, maxAsks)
+	}
+	if len(a.Host) > maxName || !hostForm.MatchString(a.Host) || len(a.Repository) > maxName || !repoForm.MatchString(a.Repository) {
+		return fmt.Errorf("%w: ask for %.80q of %.80q", request.ErrFrame, a.Repository, a.Host)
+	}
+	switch a.Scope {
+	case "", request.Pull, request.Push:
+	default:
+		return fmt.Errorf("%w: ask for scope %.20q", request.ErrFrame, a.Scope)
+	}
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.wg.Go(func() {
+		defer func() { <-s.slots }()
+		var answer request.Answer
+		if s.c.Credentials != nil {
+			answer = s.c.Credentials(ctx, a)
+		}
+		answer.ID = a.ID
+		// If it cannot be sent, the executor is gone or stuck, and the reader
+		// finds out.
+		_ = s.reply(request.FrameAnswer, answer)
+	})
+	return nil
+}
+
+func (s *session) reply(kind request.FrameKind, v any) error {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(replyTime)); err != nil {
+		return fmt.Errorf("channel: %w", err)
+	}
+	return s.w.WriteJSON(kind, v)
+}
+
+// result checks the last frame.
+func (s *session) result(payload []byte) (request.Result, error) {
+	var r request.Result
+	if err := request.Decode(request.FrameResult, payload, &r); err != nil {
+		return r, err
+	}
+	if r.Version != request.Version {
+		return r, fmt.Errorf("%w: result of version %d, this is %d: launcher and executor are of different releases",
+			request.ErrFrame, r.Version, request.Version)
+	}
+	if r.Digest != "" && !digestForm.MatchString(r.Digest) || r.Size < 0 {
+		return r, fmt.Errorf("%w: result with digest %.80q, %d bytes", request.ErrFrame, r.Digest, r.Size)
+	}
+	if r.Failure != nil {
+		return r, nil
+	}
+	return r, verifyPosture(r.Posture)
+}

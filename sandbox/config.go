@@ -1,0 +1,99 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+)
+
+// Config is one run of the executor. Paths are the host's.
+type Config struct {
+	// Request is what to build. Its guest paths are filled in here; Tar and
+	// Layout follow from Outputs.
+	Request request.Build
+
+	Context    string // directory with the build context
+	Dockerfile string // file; below Context it may not lead out of it
+	// DockerfileData is the Dockerfile's content where there is no such file
+	// (it came on standard input); it wins over Dockerfile.
+	DockerfileData []byte
+	Ignore         string // ignore file, or ""
+
+	Executor string       // the executor's program file, static
+	Runsc    *runsc.Runsc // see runsc.Find
+
+	// WorkDir is the directory in which this run makes its own; it needs room
+	// for everything that the build unpacks and makes.
+	WorkDir string
+	// Quota bounds the workspace, in bytes; 0: what is free, less a margin.
+	Quota int64
+	// NoSUID: set-user-id programs in RUN steps do not elevate.
+	NoSUID bool
+	// DebugDir gets gVisor's own logs; "": none are written.
+	DebugDir string
+
+	// CACertificates is a PEM file of the host; "": the distribution's.
+	CACertificates string
+	// ResolvConf is the file with the name servers; "": /etc/resolv.conf.
+	ResolvConf string
+
+	Outputs Outputs
+	// Credentials answers for one registry; nil: always anonymous. It is called
+	// from several goroutines.
+	Credentials func(ctx context.Context, ask request.Ask) request.Answer
+	Sink        request.Sink // nil: events are dropped
+}
+
+// Outputs are the files that the executor's streams go to. They appear when
+// the build has succeeded, all of them, or not at all.
+type Outputs struct {
+	LayoutDir string // OCI image layout, or ""
+	TarPath   string // docker-save tar, or ""
+	// Limit bounds all outputs together, in bytes; 0: what is free in each
+	// place, less a margin.
+	Limit int64
+}
+
+// prepared checks c and returns it with absolute paths.
+func (c Config) prepared() (Config, error) {
+	switch {
+	case c.Runsc == nil:
+		return c, &WallError{Wall: "gVisor", Msg: "no runsc was given", Hint: doctorHint}
+	case c.WorkDir == "":
+		return c, errors.New("sandbox: no work directory given")
+	case c.Context == "" || c.Executor == "":
+		return c, errors.New("sandbox: context and executor must be given")
+	case c.Dockerfile == "" && c.DockerfileData == nil:
+		return c, errors.New("sandbox: no Dockerfile given")
+	}
+	for _, p := range []*string{&c.Context, &c.Dockerfile, &c.Ignore, &c.Executor, &c.WorkDir, &c.DebugDir,
+		&c.CACertificates, &c.ResolvConf, &c.Outputs.LayoutDir, &c.Outputs.TarPath} {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return c, fmt.Errorf("sandbox: %w", err)
+		}
+		*p = abs
+	}
+	c.Request.Version = request.Version
+	c.Request.Context, c.Request.Workspace = guestContext, guestWork
+	c.Request.Dockerfile = guestDockerfile
+	if c.Ignore != "" {
+		c.Request.Ignore = guestIgnore
+	}
+	c.Request.Tar, c.Request.Layout = c.Outputs.TarPath != "", c.Outputs.LayoutDir != ""
+	if c.Sink == nil {
+		c.Sink = noSink{}
+	}
+	return c, nil
+}
+
+type noSink struct{}
+
+func (noSink) Emit(request.Event) {}

@@ -1,0 +1,210 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+)
+
+// maxTail is how much of what the executor prints is kept, in bytes. It prints
+// nothing but a panic.
+const maxTail = 16 << 10
+
+// running is a sandbox that was started.
+type running struct {
+	conn *os.File // the launcher's end of the channel
+	l    layout
+	m    mode
+
+	tail  *copyTail
+	pipes sync.WaitGroup
+	done  chan struct{} // closed when runsc has ended
+	exit  error         // how, valid after done
+}
+
+// start starts runsc.
+func start(c Config, l layout, m mode) (_ *running, err error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close() // else its end would never be seen
+	r, w, err := os.Pipe()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	defer w.Close()
+	p := &running{conn: ours, l: l, m: m, tail: &copyTail{size: maxTail}, done: make(chan struct{})}
+	cmd := c.Runsc.Command(runsc.Start{
+		Flags: runsc.Table(l.settings(c)), Bundle: l.dir, ID: containerID,
+		Pass: theirs, Stdout: w, Stderr: w, Userns: m == modeUser,
+	})
+	if err := p.launch(cmd); err != nil {
+		ours.Close()
+		r.Close()
+		return nil, startError(err, m)
+	}
+	p.pipes.Go(func() {
+		defer r.Close()
+		_, _ = io.Copy(p.tail, r)
+	})
+	return p, nil
+}
+
+// launch starts cmd on a thread of its own and keeps the thread until cmd has
+// ended: the kernel kills the sandbox when the thread that started it dies, and
+// Go ends idle threads.
+func (p *running) launch(cmd *exec.Cmd) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.exit = cmd.Wait()
+			close(p.done)
+		}
+	}()
+	return <-started
+}
+
+// startError explains why the kernel did not start runsc.
+func startError(err error, m mode) error {
+	for _, e := range []error{syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL} {
+		if m == modeUser && errors.Is(err, e) {
+			return &WallError{Wall: "user namespace", Msg: "this machine does not let this user make one", Hint: doctorHint, Err: err}
+		}
+	}
+	return &WallError{Wall: "gVisor", Msg: "runsc could not be started", Hint: doctorHint, Err: err}
+}
+
+// end waits up to grace for the sandbox to end, then kills it, and returns when
+// it is gone.
+func (p *running) end(ctx context.Context, state string, grace time.Duration) {
+	select {
+	case <-p.done:
+	case <-time.After(grace):
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goneIn)
+	defer cancel()
+	// Whatever does not die here is told when the work directory is removed,
+	// which does the same again.
+	if runsc.Kill(ctx, state) == nil {
+		<-p.done
+		p.pipes.Wait()
+	}
+	p.conn.Close()
+}
+
+// explain adds to an error of the session what is known about the sandbox.
+func (p *running) explain(ctx context.Context, err error, started bool) error {
+	var wall *WallError
+	var space *SpaceError
+	switch {
+	case err == nil, ctx.Err() != nil, errors.As(err, &space):
+		return err
+	case errors.As(err, &wall):
+		wall.Log = p.report()
+		return wall
+	}
+	log := p.report()
+	if errors.Is(err, errNoResult) && !started && log != "" {
+		return p.startFailure(log)
+	}
+	e := &EndError{Msg: "the sandbox broke", Status: p.status(), Output: p.tail.text(), Log: log, Err: err}
+	switch {
+	case errors.Is(err, errNoResult):
+		e.Msg, e.Err = errNoResult.Error(), nil
+		e.Hint = p.endHint()
+	case errors.Is(err, request.ErrFrame), errors.Is(err, errOutput):
+		e.Msg, e.Status = "the executor broke the protocol", ""
+	}
+	return e
+}
+
+// startFailure is runsc's own refusal to start a sandbox.
+func (p *running) startFailure(log string) error {
+	e := &WallError{Wall: "gVisor", Msg: "the sandbox did not start: " + firstLine(log), Hint: doctorHint, Log: log}
+	switch {
+	case strings.Contains(log, "ptrace"):
+		e.Wall = "ptrace"
+		e.Msg = "gVisor needs it and this machine forbids it"
+	case p.m == modeRoot && strings.Contains(log, "operation not permitted"):
+		e.Hint = "root needs CAP_SYS_ADMIN and user namespaces here; " + doctorHint
+	}
+	return e
+}
+
+func (p *running) endHint() string {
+	var exit *exec.ExitError
+	if errors.As(p.exit, &exit) && (exit.ExitCode() == 128+int(syscall.SIGKILL) || !exit.Exited()) {
+		return "something killed it: was the machine out of memory?"
+	}
+	if free, err := freeSpace(p.l.dir); err == nil && free < margin/4 {
+		return "the disk of the work directory is full"
+	}
+	return ""
+}
+
+// status says how runsc ended.
+func (p *running) status() string {
+	select {
+	case <-p.done:
+	default:
+		return "still running"
+	}
+	if p.exit == nil {
+		return "exit status 0"
+	}
+	return p.exit.Error()
+}
+
+// report returns what gVisor wrote about its failure, or "".
+func (p *running) report() string {
+	var parts []string
+	if b, err := readHead(p.l.log); err == nil {
+		dec := json.NewDecoder(strings.NewReader(b))
+		for {
+			var line struct{ Msg string }
+			if dec.Decode(&line) != nil {
+				break
+			}
+			parts = append(parts, strings.TrimSpace(line.Msg))
+		}
+	}
+	if b, err := readHead(p.l.panics); err == nil && b != "" {
+		parts = append(parts, strings.TrimSpace(b))
+	}
+	return printable(strings.Join(parts, "\n"))
+}
+
+// readHead reads the beginning of a report.
+func readHead(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxTail))
+	return string(b), err
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

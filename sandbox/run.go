@@ -1,0 +1,126 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// exitGrace is what the sandbox has for ending after its result.
+const exitGrace = time.Second
+
+// Run runs the executor in a new sandbox to its end. A build that failed is a
+// Result with a Failure and no error. The error is a *WallError if the sandbox
+// cannot be had, an *EndError if it broke, a *SpaceError if the disk is full
+// before it starts, ctx's cause if ctx ended, else about a file of the host.
+// When Run returns, nothing of the sandbox is left: no process, mount or file.
+func Run(ctx context.Context, c Config) (res request.Result, err error) {
+	m, err := currentMode()
+	if err != nil {
+		return res, err
+	}
+	if c, err = c.prepared(); err != nil {
+		return res, err
+	}
+	if err := resolvePlaces(&c); err != nil {
+		return res, err
+	}
+	w, err := openWorkdir(ctx, c.WorkDir, func(text string) { warn(c.Sink, text) })
+	if err != nil {
+		return res, err
+	}
+	defer func() {
+		if e := w.remove(ctx); e != nil {
+			warn(c.Sink, e.Error())
+		}
+	}()
+	if c.Quota, err = workspaceQuota(c); err != nil {
+		return res, err
+	}
+	if err := writeBundle(c, w.layout, m); err != nil {
+		return res, err
+	}
+	out, err := openOutputs(c.Outputs, w.dir)
+	if err != nil {
+		return res, err
+	}
+	defer out.discard()
+	if err := ctx.Err(); err != nil {
+		return res, context.Cause(ctx)
+	}
+	res, err = runSandbox(ctx, c, w.layout, m, out)
+	if err != nil || res.Failure != nil {
+		return res, err
+	}
+	return res, out.commit()
+}
+
+func warn(to request.Sink, text string) {
+	to.Emit(request.Event{Time: time.Now(), Kind: request.EventWarning, Text: text})
+}
+
+// runSandbox starts the sandbox, serves it and ends it.
+func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (request.Result, error) {
+	p, err := start(c, l, m)
+	if err != nil {
+		return request.Result{}, err
+	}
+	s := newSession(p.conn, c, out, func() error { return verifyHost(l.state, m) })
+	res, err := s.serve(ctx)
+	grace := exitGrace
+	if err != nil {
+		grace = 0
+		if errors.Is(err, errNoResult) {
+			grace = exitGrace // it is ending by itself: how, is worth knowing
+		}
+	}
+	p.end(ctx, l.state, grace)
+	return res, p.explain(ctx, err, s.started)
+}
+
+// resolvePlaces follows symbolic links once, so that what is checked here is
+// what gVisor opens.
+func resolvePlaces(c *Config) error {
+	if err := os.MkdirAll(c.WorkDir, 0o777); err != nil {
+		return fmt.Errorf("make work directory: %w", err)
+	}
+	for name, p := range map[string]*string{"context": &c.Context, "executor": &c.Executor, "work directory": &c.WorkDir} {
+		real, err := filepath.EvalSymlinks(*p)
+		if err != nil {
+			return notIn(name, err)
+		}
+		if name == "context" {
+			moveBelow(*p, real, &c.Dockerfile)
+			moveBelow(*p, real, &c.Ignore)
+		}
+		*p = real
+	}
+	if info, err := os.Stat(c.Context); err != nil || !info.IsDir() {
+		return notIn("context", fmt.Errorf("%s is not a directory", c.Context))
+	}
+	if info, err := os.Stat(c.Executor); err != nil || !info.Mode().IsRegular() {
+		return notIn("executor", fmt.Errorf("%s is not a regular file", c.Executor))
+	}
+	if below(c.WorkDir, c.Context) {
+		return fmt.Errorf("the work directory %s lies in the build context %s: use another one", c.WorkDir, c.Context)
+	}
+	return nil
+}
+
+// moveBelow changes a path below from into the same below to.
+func moveBelow(from, to string, path *string) {
+	if *path != "" && below(*path, from) {
+		*path = filepath.Join(to, strings.TrimPrefix(*path, from))
+	}
+}
+
+// below tells whether path is dir or lies in it; both are absolute and clean.
+func below(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}

@@ -1,0 +1,345 @@
+// Command guest stands for the executor in the tests of package sandbox. What
+// it does is the first line of the Dockerfile.
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+type guest struct {
+	f   *os.File
+	w   *request.Writer
+	r   *request.Reader
+	req request.Build
+	arg []string
+}
+
+func main() {
+	if os.Getenv("MUTE") != "" { // a child, see children
+		time.Sleep(time.Hour)
+	}
+	f := os.NewFile(3, "channel")
+	g := &guest{f: f, w: request.NewWriter(f), r: request.NewReader(f)}
+	b, err := os.ReadFile("/in/Dockerfile")
+	check(err)
+	line, _, _ := strings.Cut(string(b), "\n")
+	g.arg = strings.Fields(line)
+	raw, err := os.ReadFile("/in/request.json")
+	check(err)
+	check(json.Unmarshal(raw, &g.req))
+	acts := map[string]func(){
+		"ok": g.ok, "tour": g.tour, "ask": g.ask, "layout": g.layout, "tar": g.tar,
+		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { select {} },
+		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
+		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
+		"oldposture": g.oldPosture,
+	}
+	act, ok := acts[g.arg[0]]
+	if !ok {
+		panic("unknown act " + g.arg[0])
+	}
+	act()
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func posture() request.Posture {
+	var u unix.Utsname
+	check(unix.Uname(&u))
+	p := request.Posture{Kernel: unix.ByteSliceToString(u.Release[:])}
+	p.GVisor = strings.Contains(p.Kernel, "gvisor")
+	b, err := os.ReadFile("/proc/self/status")
+	check(err)
+	for _, l := range strings.Split(string(b), "\n") {
+		if v, ok := strings.CutPrefix(l, "Seccomp:"); ok {
+			fmt.Sscan(v, &p.Seccomp)
+		}
+	}
+	return p
+}
+
+func (g *guest) hello() {
+	check(g.w.WriteJSON(request.FrameHello, posture()))
+	kind, _, err := g.r.Next()
+	check(err)
+	if kind != request.FrameGo {
+		panic(fmt.Sprintf("%q instead of go", kind))
+	}
+}
+
+func (g *guest) say(text string) {
+	check(g.w.WriteJSON(request.FrameEvent, request.Event{Time: time.Now(), Kind: request.EventInfo, Text: text}))
+}
+
+func (g *guest) done(f *request.Failure) {
+	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Failure: f, Posture: posture()}))
+}
+
+func (g *guest) ok() { g.hello(); g.say("here"); g.done(nil) }
+
+func (g *guest) fail() {
+	g.hello()
+	g.done(&request.Failure{Class: request.ClassRun, Message: "no luck", ExitCode: 3})
+}
+
+// liar has no filter, by what it says.
+func (g *guest) liar() {
+	g.say("first")
+	p := posture()
+	p.Seccomp = 0
+	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Posture: p}))
+}
+
+func (g *guest) oldPosture() {
+	p := posture()
+	p.GVisor = false
+	check(g.w.WriteJSON(request.FrameHello, p))
+	g.r.Next()
+	g.say("unreachable")
+}
+
+// tour tells what it finds, one line an event.
+func (g *guest) tour() {
+	g.hello()
+	note := func(what string, v any) { g.say(fmt.Sprintf("%s: %v", what, v)) }
+	var st unix.Statfs_t
+	check(unix.Statfs("/w", &st))
+	note("workspace", uint64(st.Blocks)*uint64(st.Bsize))
+	list := func(dir string) {
+		es, err := os.ReadDir(dir)
+		if err != nil {
+			note("list "+dir, err)
+			return
+		}
+		var names []string
+		for _, e := range es {
+			names = append(names, e.Name())
+		}
+		note("list "+dir, strings.Join(names, " "))
+	}
+	list("/")
+	list("/w")
+	list("/in")
+	list("/context")
+	list("/proc/self/fd")
+	b, err := os.ReadFile("/context/secret")
+	note("secret", fmt.Sprintf("%s %v", b, err))
+	for _, p := range []string{"/x", "/context/x", "/in/x", "/kbuild-executor", "/etc/x"} {
+		err := os.WriteFile(p, []byte("x"), 0o644)
+		note("write "+p, err != nil)
+	}
+	check(os.MkdirAll("/w/l", 0o755))
+	check(os.MkdirAll("/w/u", 0o755))
+	check(os.MkdirAll("/w/m", 0o755))
+	check(os.WriteFile("/w/l/f", []byte("x"), 0o4755))
+	check(os.Chown("/w/l/f", 4711, 815))
+	note("overlay", unix.Mount("overlay", "/w/m", "overlay", 0, "lowerdir=/w/l,upperdir=/w/u"))
+	note("trusted xattr", unix.Setxattr("/w/u", "trusted.overlay.opaque", []byte("y"), 0))
+	note("whiteout", unix.Mknod("/w/u/gone", unix.S_IFCHR, 0))
+	var s unix.Stat_t
+	check(unix.Stat("/w/m/f", &s))
+	note("owner", fmt.Sprint(s.Uid, " ", s.Gid))
+	for _, p := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"} {
+		_, err := os.ReadFile(p)
+		note(p, err)
+	}
+	note("bpf", func() error { _, _, e := unix.Syscall(unix.SYS_BPF, 0, 0, 0); return e }())
+	note("env", strings.Join(os.Environ(), " "))
+	note("dns", strings.Join(g.req.Run.DNS, "|"))
+	host, _ := os.Hostname()
+	note("host", host)
+	g.done(nil)
+}
+
+func (g *guest) ask() {
+	g.hello()
+	for i, host := range g.arg[1:] {
+		check(g.w.WriteJSON(request.FrameAsk, request.Ask{ID: uint64(i + 1), Host: host, Repository: "a/b", Scope: request.Pull}))
+	}
+	for range g.arg[1:] {
+		kind, p, err := g.r.Next()
+		check(err)
+		g.say(fmt.Sprintf("%c %s", kind, p))
+	}
+	g.done(nil)
+}
+
+func (g *guest) output(o request.Output, data []byte) {
+	check(g.w.WriteJSON(request.FrameOutput, o))
+	for len(data) > 0 {
+		n := min(len(data), 300<<10)
+		check(g.w.Write(request.FrameChunk, data[:n]))
+		data = data[n:]
+	}
+	check(g.w.Write(request.FrameEnd, nil))
+}
+
+func digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
+
+func (g *guest) layout() {
+	g.hello()
+	big := bytes.Repeat([]byte("layer "), 1<<20)
+	for _, b := range [][]byte{[]byte("config"), big, []byte("config")} {
+		g.output(request.Output{Kind: request.OutputBlob, Digest: digest(b), Size: int64(len(b))}, b)
+	}
+	g.output(request.Output{Kind: request.OutputIndex}, []byte(`{"schemaVersion":2}`))
+	g.end()
+}
+
+func (g *guest) tar() {
+	g.hello()
+	g.output(request.Output{Kind: request.OutputTar}, bytes.Repeat([]byte("t"), 1<<20))
+	g.end()
+}
+
+// end ends as the second word says.
+func (g *guest) end() {
+	switch {
+	case len(g.arg) < 2:
+		g.done(nil)
+	case g.arg[1] == "fail":
+		g.done(&request.Failure{Class: request.ClassPush, Message: "refused"})
+	case g.arg[1] == "exit":
+		os.Exit(5)
+	case g.arg[1] == "hang":
+		g.say("waiting")
+		select {}
+	}
+}
+
+// hang obeys a cancel, unless it is deaf.
+func (g *guest) hang() {
+	g.hello()
+	g.children()
+	g.say("waiting")
+	kind, _, err := g.r.Next()
+	check(err)
+	if kind == request.FrameCancel {
+		g.done(&request.Failure{Class: request.ClassCanceled, Message: "as you wish"})
+	}
+}
+
+func (g *guest) deaf() {
+	g.hello()
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	g.children()
+	g.say("waiting")
+	for {
+		runtime.Gosched()
+	}
+}
+
+// children starts processes that would outlive a careless end.
+func (g *guest) children() {
+	check(os.WriteFile("/w/big", make([]byte, 32<<20), 0o644))
+	for range 3 {
+		_, err := os.StartProcess("/kbuild-executor", []string{"/kbuild-executor"}, &os.ProcAttr{
+			Env: []string{"MUTE=1"}, Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		check(err)
+	}
+}
+
+// bad breaks the protocol in the way that its argument says.
+func (g *guest) bad() {
+	g.hello()
+	raw := func(kind byte, n uint32, p string) {
+		h := append([]byte{kind}, binary.BigEndian.AppendUint32(nil, n)...)
+		g.f.Write(append(h, p...))
+	}
+	blob := func(o request.Output, data string) {
+		check(g.w.WriteJSON(request.FrameOutput, o))
+		check(g.w.Write(request.FrameChunk, []byte(data)))
+		g.w.Write(request.FrameEnd, nil)
+	}
+	switch g.arg[1] {
+	case "kind":
+		raw('?', 0, "")
+	case "length":
+		raw('E', 1<<31, "")
+	case "cut":
+		raw('E', 100, "{")
+		os.Exit(0)
+	case "json":
+		raw('E', 1, "{")
+	case "event":
+		raw('E', 18, `{"kind":"unheard"}`)
+	case "answer":
+		raw('A', 2, "{}")
+	case "hello":
+		raw('H', 2, "{}")
+	case "ask":
+		g.w.WriteJSON(request.FrameAsk, request.Ask{ID: 1, Host: "../x\n"})
+	case "repo":
+		g.w.WriteJSON(request.FrameAsk, request.Ask{ID: 1, Host: "x", Repository: "a b"})
+	case "chunk":
+		raw('C', 1, "x")
+	case "end":
+		raw('Z', 0, "")
+	case "unasked":
+		blob(request.Output{Kind: request.OutputTar}, "x")
+	case "digest":
+		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("y")), Size: 1}, "x")
+	case "traversal":
+		blob(request.Output{Kind: request.OutputBlob, Digest: "sha256:../../../../x", Size: 1}, "x")
+	case "short":
+		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("x")), Size: 2}, "x")
+	case "long":
+		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("xxx")), Size: 2}, "xxx")
+	case "huge":
+		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("x")), Size: 1 << 60}, "x")
+	case "index":
+		blob(request.Output{Kind: request.OutputIndex}, "[")
+	case "missing":
+		g.done(nil)
+	case "version":
+		raw('R', 13, `{"version":9}`)
+	case "result":
+		raw('R', 34, `{"version":1,"digest":"sha256:xx"}`)
+	}
+	g.say("unreachable")
+	select {}
+}
+
+// fill writes until the workspace is full.
+func (g *guest) fill() {
+	g.hello()
+	f, err := os.Create("/w/big")
+	check(err)
+	buf := make([]byte, 1<<20)
+	for n := 0; ; n++ {
+		if _, err := f.Write(buf); err != nil {
+			g.say(fmt.Sprintf("%d MiB: %v", n, err))
+			break
+		}
+	}
+	g.done(nil)
+}
+
+// flood sends more than anybody reads.
+func (g *guest) flood() {
+	g.hello()
+	e := request.Event{Kind: request.EventLog, Step: 1, Stream: 1, Data: make([]byte, 500<<10)}
+	for range 400 {
+		check(g.w.WriteJSON(request.FrameEvent, e))
+	}
+	g.done(nil)
+}
