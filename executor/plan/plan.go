@@ -17,6 +17,9 @@ type Plan struct {
 	Warnings []Warning
 	// Ignored are --build-arg names that nothing consumed.
 	Ignored []string
+	// Created is the time for the config, history and new directories, from
+	// SOURCE_DATE_EPOCH or Options.Created; nil: the time of the build.
+	Created *time.Time
 }
 
 // StageID names a stage within a plan: its index in the Dockerfile, or, for a
@@ -26,15 +29,16 @@ type StageID int
 // Stage is a base with steps on top.
 type Stage struct {
 	ID   StageID
-	Name string // as in FROM ... AS name; else the index; for messages
+	Name string // as in FROM ... AS name, else stage-<index>, or the image's reference; for messages
 	Base Base
 	// Steps change the filesystem, in order. Metadata instructions are no
 	// steps: their effect is in Image.
 	Steps []*Step
 	// Image is the config of the stage's result: everything but rootfs.diff_ids
-	// and the times of layers, which the build fills in. Its History has one
-	// entry per instruction after those of the base; an entry that is not
-	// EmptyLayer belongs to the step of the same order.
+	// and the times of layers, which the build fills in. Its History has the
+	// entries of the base image first, then one per instruction (those of the
+	// stages below included); an entry of an instruction that is not EmptyLayer
+	// belongs to the step of the same order.
 	Image *Image
 	// Platform is the platform of the stage.
 	Platform v1.Platform
@@ -70,12 +74,13 @@ type Resolved struct {
 // Step is one instruction that changes a stage's filesystem.
 type Step struct {
 	Op Op
-	// Name is the instruction as shown to people, expanded.
+	// Name is the instruction as shown to people, expanded, with the stage and
+	// its place in it: [build 2/5] RUN make.
 	Name string
-	// Line and EndLine are its lines in the Dockerfile, from 1; 0 for a trigger
-	// of a base image.
+	// Line and EndLine are its lines in the Dockerfile, from 1; for a trigger
+	// those of the FROM that fired it.
 	Line, EndLine int
-	// Trigger is the ONBUILD instruction of the base that this step came from, or empty.
+	// Trigger is the ONBUILD instruction that this step came from, or empty.
 	Trigger string
 }
 
@@ -88,8 +93,8 @@ type Run struct {
 	Env  []string // NAME=value: the image's environment, then arguments in scope
 	Cwd  string   // absolute
 	User string   // as in USER: name or uid, with :group; empty: root
-	// Files are here-documents that the command reads: they exist for this
-	// step alone.
+	// Files are here-documents that the command executes: they are below
+	// PipesDir, read-only, for this step alone.
 	Files   []File
 	Network string // default, none, host
 	Mounts  []Mount
@@ -98,15 +103,17 @@ type Run struct {
 // Mount is one --mount of a RUN, in BuildKit's terms.
 type Mount struct {
 	Type     string // bind, cache, tmpfs, secret, ssh
-	From     From   // bind, cache
-	Source   string // path within From
-	Target   string // absolute
-	ReadOnly bool
-	ID       string
-	Sharing  string // shared, private, locked
-	Required bool
-	Env      string // secret: the variable to set
+	From     From   // bind, cache: what it shows, or starts from; else FromScratch
+	Source   string // bind, cache: absolute path within From
+	Target   string // absolute and clean; empty for a secret that is a variable only
+	ReadOnly bool   // a bind mount that is not: writes are discarded
+	ID       string // cache, secret, ssh: never empty
+	Sharing  string // cache: shared, private, locked
+	Required bool   // secret, ssh
+	Env      string // secret, ssh: the variable to set, or empty
 	Size     int64  // tmpfs: bytes, 0: no limit
+	// Mode, UID and GID are set for secret and ssh; for cache nil means not
+	// given: a new cache directory is root's, 0755.
 	Mode     *uint32
 	UID, GID *uint32
 }
@@ -162,12 +169,16 @@ type File struct {
 type Remote struct {
 	URL      string
 	Checksum string // sha256:<hex>, or empty
+	// Name is the file's name where the destination is a directory.
+	Name string
 }
 
 // Workdir creates a directory and its missing parents if it is not there.
 type Workdir struct {
 	Path string // absolute, clean
 	User string // owner of what is created, as in USER
+	// Time is the modification time of what is created; nil: now.
+	Time *time.Time
 }
 
 func (*Run) op()     {}
