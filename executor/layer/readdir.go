@@ -1,0 +1,69 @@
+package layer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirent is one name in a directory with its type, DT_...
+type dirent struct {
+	name string
+	kind byte
+}
+
+// readDir returns what an open directory holds, unsorted. os.File.ReadDir would
+// do, but for a buffer of 8 KiB and an object an entry.
+func readDir(fd int, buf []byte) ([]dirent, error) {
+	var out []dirent
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read directory: %w", err)
+		}
+		if n == 0 {
+			return out, nil
+		}
+		// struct linux_dirent64: ino, off, reclen, type, name
+		for b := buf[:n]; len(b) > 19; {
+			size := int(binary.LittleEndian.Uint16(b[16:]))
+			if size < 19 || size > len(b) {
+				return nil, errors.New("read directory: bad entry")
+			}
+			name := b[19:size]
+			if i := bytes.IndexByte(name, 0); i >= 0 {
+				name = name[:i]
+			}
+			if s := string(name); s != "." && s != ".." {
+				out = append(out, dirent{name: s, kind: b[18]})
+			}
+			b = b[size:]
+		}
+	}
+}
+
+// fdReader reads from a file descriptor without Go's poller, which would cost
+// system calls for every file.
+type fdReader int
+
+func (f fdReader) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(f), p)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, err
+		case n == 0 && len(p) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
