@@ -264,8 +264,11 @@ func (b *blobReader) get(ctx context.Context, s *session) (*http.Response, error
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
 	}
 	resp, err := s.do(req, http.StatusOK, http.StatusPartialContent)
+	if ranged && refused(err) {
+		b.whole = true // it may serve the whole, or say why not
+		return nil, fmt.Errorf("the registry refuses to go on at byte %d: %w", b.off, io.ErrUnexpectedEOF)
+	}
 	if err != nil {
-		b.whole = ranged
 		return nil, err
 	}
 	left := b.want.Size - b.off

@@ -192,8 +192,12 @@ func ofStatus(s *session, err error) (string, string) {
 func (s *session) unauthorized(at string) (string, string) {
 	who := s.identity()
 	if who.text == "" {
+		missing := ""
+		if s.key.scope == request.Pull {
+			missing = "; the repository may also not exist"
+		}
 		return s.host() + " wants a credential for " + clean(s.repo.RepositoryStr()) + ", and there is none for it" + at +
-			" (401 unauthorized); the repository may also not exist", s.loginHint()
+			" (401 unauthorized)" + missing, s.loginHint()
 	}
 	return s.host() + " refuses " + who.text + at + " (401 unauthorized)", s.loginHint()
 }

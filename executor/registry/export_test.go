@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"net"
 	"time"
 )
 
@@ -15,5 +16,23 @@ func Delays(c *Client, to *[]time.Duration) {
 	c.pause = func(ctx context.Context, d time.Duration) error {
 		*to = append(*to, d)
 		return ctx.Err()
+	}
+}
+
+// Explained is what becomes of err while something is pulled.
+func Explained(err error) error {
+	return (&session{}).explain("pull x", err)
+}
+
+// CheckHop judges a redirect.
+var CheckHop = checkHop
+
+// Hosts makes a client dial other addresses, as if names stood for them.
+func Hosts(c *Client, names map[string]string) {
+	c.net.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if to, ok := names[addr]; ok {
+			addr = to
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}
 }

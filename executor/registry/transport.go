@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 type network struct {
 	cfg   Config
 	roots *x509.CertPool // nil: the system's
+	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	mu   sync.Mutex
 	made map[tlsKind]*http.Transport
@@ -35,6 +37,7 @@ type tlsKind struct {
 
 func newNetwork(cfg Config) (*network, error) {
 	n := &network{cfg: cfg, made: map[tlsKind]*http.Transport{}}
+	n.dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	if cfg.Roots != nil {
 		n.roots = x509.NewCertPool()
 		if !n.roots.AppendCertsFromPEM(cfg.Roots) {
@@ -87,7 +90,7 @@ func (n *network) transport(k tlsKind) (*http.Transport, error) {
 	t := &http.Transport{
 		Proxy:                  n.cfg.Proxy,
 		Protocols:              &protocols,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            n.dial,
 		TLSHandshakeTimeout:    dialTimeout,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, InsecureSkipVerify: k.skip, MinVersion: tls.VersionTLS12},
 		MaxIdleConnsPerHost:    2 * transfers,
@@ -181,9 +184,12 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 // checkHop refuses an address of this machine or of a private network named by
 // a registry that is not in one itself: the registry would have us fetch from, or
 // send to, something that it cannot reach. The gateway judges what names
-// resolve to.
+// resolve to. Link-local addresses, where clouds keep their metadata, are
+// refused to those within too.
 func checkHop(from, to string) error {
-	if hostname(from) == hostname(to) || inside(from) || !inside(to) {
+	ip := net.ParseIP(hostname(to))
+	local := ip != nil && ip.IsLinkLocalUnicast()
+	if hostname(from) == hostname(to) || !inside(to) || inside(from) && !local {
 		return nil
 	}
 	return fmt.Errorf("%s redirects to %s, an address of a private network: refused", clean(from), clean(to))
