@@ -1,0 +1,10 @@
+// Package buildcontext is where a build's own files come from: the context
+// directory with its ignore file, and the URLs of ADD.
+//
+// It reads the context and never changes it, and it is, beside
+// executor/registry, the only room that dials. Both the ignore file and what a
+// server sends are hostile input: sizes and times are bounded, and nothing in
+// them chooses a path.
+//
+// It must not execute, mount or print anything.
+package buildcontext

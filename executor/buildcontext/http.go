@@ -1,0 +1,166 @@
+package buildcontext
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+const (
+	// maxDownload is the largest body of a URL if HTTPConfig does not say, in
+	// bytes.
+	maxDownload = 16 << 30
+	// stallTimeout ends a download from which nothing has come for so long.
+	stallTimeout   = 2 * time.Minute
+	dialTimeout    = 30 * time.Second
+	tlsTimeout     = 30 * time.Second
+	headerTimeout  = 2 * time.Minute
+	maxRedirects   = 10
+	maxHeaderBytes = 1 << 20
+	copyBuffer     = 256 << 10
+)
+
+// HTTPConfig is how URLs are fetched.
+type HTTPConfig struct {
+	// Roots are the CA certificates to trust, in PEM; empty: the system's.
+	Roots     []byte
+	UserAgent string
+	// Proxy chooses a proxy; nil: none.
+	Proxy func(*http.Request) (*url.URL, error)
+	// MaxBytes bounds one body; 0: 16 GiB.
+	MaxBytes int64
+}
+
+// HTTP fetches the URLs of ADD. It is safe for concurrent use.
+type HTTP struct {
+	client *http.Client
+	agent  string
+	max    int64
+	stall  time.Duration
+}
+
+// NewHTTP fails if the certificates cannot be read.
+func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
+	t := &http.Transport{
+		Proxy:                  cfg.Proxy,
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout:    tlsTimeout,
+		ResponseHeaderTimeout:  headerTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		ForceAttemptHTTP2:      true,
+		IdleConnTimeout:        time.Minute,
+	}
+	if len(cfg.Roots) > 0 {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(cfg.Roots) {
+			return nil, errors.New("no CA certificate found in the given PEM")
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
+	h := &HTTP{agent: cfg.UserAgent, max: cfg.MaxBytes, stall: stallTimeout}
+	if h.max == 0 {
+		h.max = maxDownload
+	}
+	h.client = &http.Client{Transport: t, CheckRedirect: checkRedirect}
+	return h, nil
+}
+
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	return checkScheme(req.URL)
+}
+
+func checkScheme(u *url.URL) error {
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("scheme %q: only http and https are downloaded", u.Scheme)
+	}
+	return nil
+}
+
+// Download writes the body found at rawURL to w and returns the time of its last
+// modification, or zero if the server does not say. A status other than success
+// is an error with the number in it, worded as BuildKit does. Errors show no
+// credentials of the URL.
+func (h *HTTP) Download(ctx context.Context, rawURL string, w io.Writer) (modified time.Time, err error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		// url.Error repeats the text, which may hold a password.
+		return modified, errors.New("download: invalid URL")
+	}
+	if err := checkScheme(u); err != nil {
+		return modified, fmt.Errorf("download %s: %w", u.Redacted(), err)
+	}
+	modified, err = h.get(ctx, u, w)
+	if err != nil {
+		return modified, fmt.Errorf("download %s: %w", u.Redacted(), err)
+	}
+	return modified, nil
+}
+
+func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.Time, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return modified, err
+	}
+	req.Header.Set("User-Agent", h.agent)
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return modified, plain(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
+		return modified, fmt.Errorf("invalid response status %d", resp.StatusCode)
+	}
+	stalled := time.AfterFunc(h.stall, func() { cancel(fmt.Errorf("nothing received for %v", h.stall)) })
+	defer stalled.Stop()
+	body := &patient{r: io.LimitReader(resp.Body, h.max+1), timer: stalled, limit: h.stall}
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, body, make([]byte, copyBuffer))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return modified, context.Cause(ctx)
+	case err != nil:
+		return modified, err
+	case n > h.max:
+		return modified, fmt.Errorf("exceeds %d bytes", h.max)
+	}
+	modified, err = http.ParseTime(resp.Header.Get("Last-Modified"))
+	if err != nil {
+		return time.Time{}, nil
+	}
+	return modified, nil
+}
+
+// plain takes off the method and URL that the client wraps its errors in.
+func plain(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
+}
+
+// patient reads and pushes the timer back whenever something came.
+type patient struct {
+	r     io.Reader
+	timer *time.Timer
+	limit time.Duration
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	if n > 0 {
+		p.timer.Reset(p.limit)
+	}
+	return n, err
+}
