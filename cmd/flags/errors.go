@@ -3,6 +3,7 @@ package flags
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -48,9 +49,21 @@ func ParseError(fs *pflag.FlagSet, err error) error {
 		}
 		return usagef(hint, "%s", missing)
 	case errors.As(err, &invalid):
-		return usagef("", "--%s: %q: %s", invalid.GetFlag().Name, invalid.GetValue(), invalid.Unwrap())
+		return usagef("", "--%s: %q: %s", invalid.GetFlag().Name, invalid.GetValue(), plainly(invalid))
 	}
 	return usagef("", "%s", err)
+}
+
+// plainly says what is wrong with a value; Go's number parser does not.
+func plainly(invalid *pflag.InvalidValueError) string {
+	var number *strconv.NumError
+	if !errors.As(invalid, &number) {
+		return invalid.Unwrap().Error()
+	}
+	if number.Func == "ParseBool" {
+		return "want true or false"
+	}
+	return "want a number"
 }
 
 // refusal is the error for flags of Kaniko's that are not carried out: a line

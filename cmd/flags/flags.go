@@ -64,6 +64,9 @@ const (
 
 const groupKey = "group"
 
+// helpColumns is the width of the help.
+const helpColumns = 100
+
 // Register adds the flags of a build to fs, and, hidden, every other flag of
 // Kaniko's so that it can be refused by name. A flag that fs already has is
 // left alone: register your own first.
@@ -88,13 +91,13 @@ func Register(fs *pflag.FlagSet) *Build {
 
 func (b *Build) registerSource() {
 	fs, s := b.set, &b.source
-	fs.StringVarP(&s.dockerfile, "dockerfile", "f", "Dockerfile", "the Dockerfile's `path`, from the current directory, else from the context; - reads it from standard input")
+	fs.StringVarP(&s.dockerfile, "dockerfile", "f", "Dockerfile", "the Dockerfile's `path`, from the current directory, else from the context; - is standard input")
 	fs.StringVarP(&s.context, "context", "c", "", "the context: a `directory` or dir://directory")
-	fs.Var(pairsValue{&s.args}, "build-arg", "value of an ARG; with only a name, the value of that environment variable if it is set")
+	fs.Var(pairsValue{&s.args}, "build-arg", "value of an ARG; a name alone takes that environment variable, if it is set")
 	fs.StringSliceVar(&s.targets, "target", nil, "the `stage` to build, by name or index (default: the last)")
 	fs.Var(pairsValue{&s.labels}, "label", "label of the image")
-	fs.StringVar(&s.platform, "platform", "", "the target `os/arch[/variant]` (default: this machine's)")
-	fs.StringVar(&s.platform, "custom-platform", "", "the same as --platform, `os/arch[/variant]`")
+	fs.StringVar(&s.platform, "platform", "", "the target `platform`, os/arch[/variant] (default: this machine's)")
+	fs.StringVar(&s.platform, "custom-platform", "", "the same as --platform `platform`")
 	group(fs, groupSource, "dockerfile", "context", "build-arg", "target", "label", "platform", "custom-platform")
 	alias(fs, "custom-platform", "customPlatform")
 }
@@ -102,7 +105,7 @@ func (b *Build) registerSource() {
 func (b *Build) registerResult() {
 	fs, r := b.set, &b.result
 	fs.VarP(listValue{&r.destinations}, "destination", "d", "push the image to this `reference`; may be repeated")
-	fs.VarP(listValue{&r.destinations}, "tag", "t", "the same as --destination, `reference`")
+	fs.VarP(listValue{&r.destinations}, "tag", "t", "the same as --destination `reference`")
 	fs.BoolVar(&r.noPush, "no-push", false, "push nothing; tar, layout and files are still written (also: KANIKO_NO_PUSH)")
 	fs.StringVar(&r.files.Tar, "tar-path", "", "write the image as docker-save tar to this `file`")
 	fs.StringVar(&r.files.Layout, "oci-layout-path", "", "write the image as OCI layout to this `directory`")
@@ -121,12 +124,12 @@ func (b *Build) registerRemote() {
 	fs, r := b.set, &b.remote
 	fs.BoolVar(&r.insecure, "insecure", false, "push over plain HTTP")
 	fs.BoolVar(&r.insecurePull, "insecure-pull", false, "pull over plain HTTP")
-	fs.Var(listValue{&r.insecureHosts}, "insecure-registry", "plain HTTP for this registry, `host[:port]`; may be repeated")
+	fs.Var(listValue{&r.insecureHosts}, "insecure-registry", "plain HTTP for this registry `host`[:port]; may be repeated")
 	fs.BoolVar(&r.skipTLS, "skip-tls-verify", false, "do not verify certificates of registries")
-	fs.Var(listValue{&r.skipTLSHosts}, "skip-tls-verify-registry", "do not verify the certificate of this registry, `host[:port]`; may be repeated")
-	fs.Var(pairsValue{&r.certificates}, "registry-certificate", "further CA certificates (PEM) for one registry, as `host=file`; may be repeated")
-	fs.Var(listValue{&r.mirrors}, "registry-mirror", "pull images of Docker Hub from here first, `host[/prefix]`; may be repeated (also: KANIKO_REGISTRY_MIRROR)")
-	fs.Var(listValue{&r.maps}, "registry-map", "pull images of a registry from elsewhere first, `host=host[/prefix][;...]`; may be repeated (also: KANIKO_REGISTRY_MAP)")
+	fs.Var(listValue{&r.skipTLSHosts}, "skip-tls-verify-registry", "do not verify the certificate of this registry `host`[:port]; may be repeated")
+	fs.Var(pairsValue{&r.certificates}, "registry-certificate", "trust the CA certificates in a PEM file for one registry; `host=file`, may be repeated")
+	fs.Var(listValue{&r.mirrors}, "registry-mirror", "pull images of Docker Hub from `host`[/prefix] first; may be repeated (also: KANIKO_REGISTRY_MIRROR)")
+	fs.Var(listValue{&r.maps}, "registry-map", "pull images of one registry from another first: `host=host`[/prefix][;...], may be repeated (also: KANIKO_REGISTRY_MAP)")
 	fs.IntVar(&r.pushRetry, "push-retry", 0, "further `tries` of a push that fails")
 	fs.IntVar(&r.pullRetry, "image-download-retry", 0, "further `tries` of a pull that fails")
 	group(fs, groupRemote, "insecure", "insecure-pull", "insecure-registry", "skip-tls-verify", "skip-tls-verify-registry",
@@ -135,7 +138,7 @@ func (b *Build) registerRemote() {
 
 func (b *Build) registerRun() {
 	fs, r := b.set, &b.run
-	fs.Var(listValue{&r.hosts}, "add-host", "a line of /etc/hosts for RUN, as `name:address`; may be repeated")
+	fs.Var(listValue{&r.hosts}, "add-host", "a line of /etc/hosts for RUN: `name:address`, may be repeated")
 	fs.StringVar(&r.shmSize, "shm-size", "", "`size` of /dev/shm for RUN, such as 128m (default 64m)")
 	group(fs, groupRun, "add-host", "shm-size")
 }
@@ -175,7 +178,7 @@ func Usages(fs *pflag.FlagSet) string {
 			}
 		})
 		if part.HasFlags() {
-			out.WriteString("\n" + heading + ":\n" + part.FlagUsages())
+			out.WriteString("\n" + heading + ":\n" + part.FlagUsagesWrapped(helpColumns))
 		}
 	}
 	return out.String()

@@ -16,9 +16,9 @@ type Log struct {
 // RegisterLog adds those flags to fs.
 func RegisterLog(fs *pflag.FlagSet) *Log {
 	l := &Log{verbosity: "info", mode: "auto"}
-	fs.VarP(choiceValue{&l.verbosity, []string{"trace", "debug", "info", "warn", "error", "fatal", "panic"}}, "verbosity", "v", "how `much` is told: trace, debug, info, warn, error, fatal or panic")
-	fs.Var(choiceValue{&l.format, []string{"text", "color", "json"}}, "log-format", "text has no colours, color always, json means --progress=json (default: colours on a terminal)")
-	fs.Var(choiceValue{&l.mode, []string{"auto", "tty", "plain", "json"}}, "progress", "how a build is shown; auto is tty on a terminal, else plain")
+	fs.VarP(choiceValue{&l.verbosity, []string{"trace", "debug", "info", "warn", "error", "fatal", "panic"}}, "verbosity", "v", "how much is told, a `level`: trace, debug, info, warn, error, fatal, panic")
+	fs.Var(choiceValue{&l.format, []string{"text", "color", "json"}}, "log-format", "`form` of messages: text has no colours, color always, json is --progress=json (default: colours on a terminal)")
+	fs.Var(choiceValue{&l.mode, []string{"auto", "tty", "plain", "json"}}, "progress", "how a build is shown, a `mode`: auto, tty, plain, json; auto is tty on a terminal, else plain")
 	group(fs, groupLog, "verbosity", "log-format", "progress")
 	return l
 }

@@ -99,10 +99,12 @@ func checkDestination(d string) error {
 		return usagef("a CI variable may be unset", "--destination: empty")
 	case strings.Contains(d, "://"):
 		return usagef("", "--destination: %q: a reference has no scheme: write %s", d, d[strings.Index(d, "://")+3:])
-	case strings.ContainsFunc(d, func(c rune) bool { return c <= ' ' || c > '~' || c == ',' }):
-		return usagef("repeat the flag for several destinations", "--destination: %q: not a reference", d)
 	case strings.Contains(d, "@"):
 		return usagef("a digest is what the push answers; name a tag", "--destination: %q: a destination cannot have a digest", d)
+	case strings.Contains(d, ","):
+		return usagef("repeat the flag for several destinations", "--destination: %q: not a reference", d)
+	case strings.Trim(d, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:[]") != "":
+		return usagef("", "--destination: %q: not a reference", d)
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // maxSequence is the longest terminal sequence that is recognised, in bytes.
-const maxSequence = 4096
+const maxSequence = 1024
 
 // Clean makes text from the sandbox fit to be shown on a terminal or in the
 // log of a CI system. Colours and other well-formed terminal sequences are

@@ -255,7 +255,7 @@ func (st *step) moved() string {
 	switch {
 	case st.bytes <= 0 && st.total <= 0:
 		return ""
-	case st.total > 0:
+	case st.total > 0 && st.bytes != st.total:
 		return size(max(st.bytes, 0)) + " / " + size(st.total)
 	}
 	return size(st.bytes)

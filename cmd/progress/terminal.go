@@ -131,9 +131,9 @@ func (t *terminal) draw(now time.Time) {
 // a line about the whole. It always leaves a row of the terminal free.
 func (t *terminal) rows(now time.Time) []string {
 	columns, height := t.size()
-	room := max(height-1, 1)
+	room := height - 1
 	running := t.steps.list
-	if len(running) == 0 && t.planned == 0 {
+	if room < 1 || (len(running) == 0 && t.planned == 0) {
 		return nil
 	}
 	hidden := 0

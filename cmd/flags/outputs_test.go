@@ -1,0 +1,113 @@
+package flags
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+func TestOutputsWrite(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a1", 32)
+	dir := t.TempDir()
+	// A file that is there is written in place: it may be a mount.
+	inPlace := filepath.Join(dir, "termination-log")
+	if err := os.WriteFile(inPlace, []byte(strings.Repeat("old", 100)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(inPlace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Outputs{Digest: inPlace, NameDigest: filepath.Join(dir, "new/sub/names"), NameTagDigest: filepath.Join(dir, "tags")}
+	res := request.Result{Digest: digest, Names: []string{"reg.example:5000/a/b:1", "index.docker.io/library/c:latest"}}
+	if err := o.Write(res); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		o.Digest:        digest,
+		o.NameDigest:    "reg.example:5000/a/b@" + digest + "\nindex.docker.io/library/c@" + digest + "\n",
+		o.NameTagDigest: "reg.example:5000/a/b:1@" + digest + "\nindex.docker.io/library/c:latest@" + digest + "\n",
+	} {
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v; want %q", path, got, err, want)
+		}
+	}
+	if after, err := os.Stat(inPlace); err != nil || !os.SameFile(before, after) {
+		t.Errorf("%s was replaced (%v)", inPlace, err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "new")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode of a new directory: %v, %v", info, err)
+	}
+}
+
+func TestOutputsWriteRefuses(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a1", 32)
+	for _, res := range []request.Result{
+		{},
+		{Digest: "sha256:xyz"},
+		{Digest: "sha512:" + strings.Repeat("a1", 32)},
+		{Digest: digest + "\n"},
+		{Digest: digest, Names: []string{"a\nb"}},
+		{Digest: digest, Names: []string{"a\x1b[31m"}},
+	} {
+		path := filepath.Join(t.TempDir(), "f")
+		if err := (Outputs{Digest: path}).Write(res); err == nil {
+			t.Errorf("%+v: no error", res)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%+v: written all the same", res)
+		}
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	for _, tt := range []struct {
+		f    request.Failure
+		want int
+	}{
+		{request.Failure{Class: request.ClassRun, ExitCode: 42}, 42},
+		{request.Failure{Class: request.ClassRun, ExitCode: 137}, 137},
+		{request.Failure{Class: request.ClassRun}, 1},
+		{request.Failure{Class: request.ClassRun, ExitCode: 256}, 1},
+		{request.Failure{Class: request.ClassRun, ExitCode: -1}, 1},
+		{request.Failure{Class: request.ClassParse, ExitCode: 42}, 1},
+		{request.Failure{Class: request.ClassIsolation}, 125},
+		{request.Failure{Class: request.ClassCanceled}, 130},
+		{request.Failure{Class: request.ClassInternal}, 1},
+		{request.Failure{Class: "of tomorrow"}, 1},
+	} {
+		if got := ExitCode(tt.f); got != tt.want {
+			t.Errorf("%+v: %d, want %d", tt.f, got, tt.want)
+		}
+	}
+}
+
+func TestLogOptions(t *testing.T) {
+	for _, tt := range []struct {
+		line     string
+		terminal bool
+		env      map[string]string
+		mode     string
+		color    bool
+	}{
+		{"", true, nil, "tty", true},
+		{"", false, nil, "plain", false},
+		{"", true, map[string]string{"TERM": "dumb"}, "plain", false},
+		{"", true, map[string]string{"NO_COLOR": "1"}, "tty", false},
+		{"", true, map[string]string{"NO_COLOR": ""}, "tty", true},
+		{"--log-format=color", false, map[string]string{"NO_COLOR": "1"}, "plain", true},
+		{"--log-format=text", true, nil, "tty", false},
+		{"--log-format=json", true, nil, "json", false},
+		{"--log-format=json --progress=plain", true, nil, "plain", false},
+		{"--progress=json", true, nil, "json", true},
+		{"--progress=tty", false, nil, "tty", false},
+	} {
+		opt := logOptions(t, tt.line, tt.terminal, tt.env)
+		if string(opt.Mode) != tt.mode || opt.Color != tt.color {
+			t.Errorf("%q, terminal %v, %v: %s, colour %v; want %s, %v", tt.line, tt.terminal, tt.env, opt.Mode, opt.Color, tt.mode, tt.color)
+		}
+	}
+}
