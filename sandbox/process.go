@@ -112,15 +112,14 @@ func (p *running) end(ctx context.Context, state string, grace time.Duration) {
 }
 
 // explain adds to an error of the session what is known about the sandbox.
-func (p *running) explain(ctx context.Context, err error, started bool) error {
+func (p *running) explain(err error, started bool) error {
 	var wall *WallError
-	var space *SpaceError
 	switch {
-	case err == nil, ctx.Err() != nil, errors.As(err, &space):
-		return err
+	case err == nil:
+		return nil
 	case errors.As(err, &wall):
 		wall.Log = p.report()
-		return wall
+		return err
 	}
 	log := p.report()
 	if errors.Is(err, errNoResult) && !started && log != "" {
@@ -139,13 +138,16 @@ func (p *running) explain(ctx context.Context, err error, started bool) error {
 
 // startFailure is runsc's own refusal to start a sandbox.
 func (p *running) startFailure(log string) error {
-	e := &WallError{Wall: "gVisor", Msg: "the sandbox did not start: " + firstLine(log), Hint: doctorHint, Log: log}
+	e := &WallError{Wall: "gVisor", Msg: "the sandbox did not start", Hint: doctorHint, Log: log}
+	has := func(text string) bool { return strings.Contains(log, text) }
 	switch {
-	case strings.Contains(log, "ptrace"):
-		e.Wall = "ptrace"
-		e.Msg = "gVisor needs it and this machine forbids it"
-	case p.m == modeRoot && strings.Contains(log, "operation not permitted"):
-		e.Hint = "root needs CAP_SYS_ADMIN and user namespaces here; " + doctorHint
+	case has("ptrace"), has("systrap: unable to attach"):
+		e.Wall, e.Msg = "ptrace", "gVisor needs it, and this machine forbids it"
+	case has("fork/exec /proc/self/exe: operation not permitted"), has("fork/exec /proc/self/exe: no space left"):
+		e.Wall, e.Msg = "user namespace", "gVisor cannot make one here"
+	case has("no space left on device"):
+		e.Msg = "the sandbox did not start: the disk is full"
+		e.Hint = "use a work directory on a larger disk"
 	}
 	return e
 }
@@ -202,9 +204,4 @@ func readHead(path string) (string, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxTail))
 	return string(b), err
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
 }

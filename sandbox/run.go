@@ -61,6 +61,22 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	return res, out.commit()
 }
 
+// dropNames removes the name of the file behind the workspace. gVisor has it
+// open and needs no name; so the kernel frees it with the sandbox, whatever
+// ends that.
+func dropNames(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("workspace: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("workspace: %w", err)
+		}
+	}
+	return nil
+}
+
 func warn(to request.Sink, text string) {
 	to.Emit(request.Event{Time: time.Now(), Kind: request.EventWarning, Text: text})
 }
@@ -71,7 +87,9 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (
 	if err != nil {
 		return request.Result{}, err
 	}
-	s := newSession(p.conn, c, out, func() error { return verifyHost(l.state, m) })
+	s := newSession(p.conn, c, out, func() error {
+		return errors.Join(verifyHost(l.state, m), dropNames(l.work))
+	})
 	res, err := s.serve(ctx)
 	grace := exitGrace
 	if err != nil {
@@ -81,7 +99,10 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (
 		}
 	}
 	p.end(ctx, l.state, grace)
-	return res, p.explain(ctx, err, s.started)
+	if ctx.Err() != nil && (err != nil || res.Failure != nil) {
+		return res, context.Cause(ctx)
+	}
+	return res, p.explain(err, s.started)
 }
 
 // resolvePlaces follows symbolic links once, so that what is checked here is

@@ -8,8 +8,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -43,16 +45,36 @@ func main() {
 	check(json.Unmarshal(raw, &g.req))
 	acts := map[string]func(){
 		"ok": g.ok, "tour": g.tour, "ask": g.ask, "layout": g.layout, "tar": g.tar,
-		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { select {} },
+		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { forever() },
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
-		"oldposture": g.oldPosture,
+		"oldposture": g.oldPosture, "hold": g.hold, "walk": g.walk,
 	}
 	act, ok := acts[g.arg[0]]
 	if !ok {
 		panic("unknown act " + g.arg[0])
 	}
 	act()
+}
+
+// forever waits where select{} would be a deadlock, which Go ends.
+func forever() { time.Sleep(time.Hour) }
+
+// walk reads the whole context.
+func (g *guest) walk() {
+	g.hello()
+	start := time.Now()
+	files, size := 0, 0
+	check(filepath.WalkDir("/context", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		files, size = files+1, size+len(b)
+		return err
+	}))
+	g.say(fmt.Sprintf("%d files, %d bytes in %v", files, size, time.Since(start)))
+	g.done(nil)
 }
 
 func check(err error) {
@@ -221,7 +243,7 @@ func (g *guest) end() {
 		os.Exit(5)
 	case g.arg[1] == "hang":
 		g.say("waiting")
-		select {}
+		forever()
 	}
 }
 
@@ -316,7 +338,7 @@ func (g *guest) bad() {
 		raw('R', 34, `{"version":1,"digest":"sha256:xx"}`)
 	}
 	g.say("unreachable")
-	select {}
+	forever()
 }
 
 // fill writes until the workspace is full.
@@ -332,6 +354,21 @@ func (g *guest) fill() {
 		}
 	}
 	g.done(nil)
+}
+
+// hold writes so many MiB and waits.
+func (g *guest) hold() {
+	g.hello()
+	f, err := os.Create("/w/big")
+	check(err)
+	var n int
+	fmt.Sscan(g.arg[1], &n)
+	for range n {
+		_, err := f.Write(make([]byte, 1<<20))
+		check(err)
+	}
+	g.say("waiting")
+	forever()
 }
 
 // flood sends more than anybody reads.
