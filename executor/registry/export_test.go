@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Hurry makes a client wait for nothing between tries.
@@ -34,5 +36,23 @@ func Hosts(c *Client, names map[string]string) {
 			addr = to
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
+}
+
+// Sum is the digest of b.
+var Sum = sum
+
+// ReadManifest reads a manifest as Resolve does.
+func ReadManifest(raw []byte, header string, p v1.Platform) {
+	mt, err := mediaType(raw, header)
+	if err != nil {
+		return
+	}
+	if mt.IsIndex() {
+		choose(raw, p)
+		return
+	}
+	if m, err := parseImage(raw); err == nil {
+		parseConfig(raw, m)
 	}
 }
