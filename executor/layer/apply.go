@@ -19,6 +19,8 @@ type applier struct {
 	chown *[2]uint32 // owner of everything, instead of the archive's
 	// rootHidden are the lowers that an opaque marker in the root hides.
 	rootHidden []string
+	lowers     []string // highest first
+	lastBelow  belowPath
 	buf        []byte
 }
 
@@ -162,7 +164,7 @@ func (a *applier) rootEntry(h *tar.Header, at attributes) error {
 	if h.Typeflag != tar.TypeDir {
 		return fmt.Errorf("%w: the root is not a directory", ErrInvalid)
 	}
-	return a.setDir(a.root.fd, at)
+	return a.setOpen(a.root, at)
 }
 
 // file makes a regular file. Blocks of zeros become holes.

@@ -49,27 +49,21 @@ func (a *applier) existing(d *dir, base string, at attributes, opaque ...bool) e
 			return err
 		}
 	}
-	if err := a.setDir(n.fd, at); err != nil {
-		return err
-	}
-	// Its time is set when it is closed: entries may follow.
-	n.mtime, n.dirty = at.mtime, true
-	n.setgid = at.mode&unix.S_ISGID != 0
-	return nil
+	return a.setOpen(n, at)
 }
 
-// setDir sets all attributes of an open directory.
-func (a *applier) setDir(fd int, at attributes) error {
-	err := unix.Fchown(fd, at.uid, at.gid)
+// setOpen sets all attributes of an open directory, the time when it is closed:
+// entries may follow.
+func (a *applier) setOpen(d *dir, at attributes) error {
+	err := unix.Fchown(d.fd, at.uid, at.gid)
 	if err == nil {
-		err = unix.Fchmod(fd, at.mode)
+		err = unix.Fchmod(d.fd, at.mode)
 	}
 	if err == nil {
-		err = setAttrs(fd, at.xattrs)
+		err = setAttrs(d.fd, at.xattrs)
 	}
-	if err == nil {
-		err = setTimes(fd, "", at.mtime)
-	}
+	d.mtime, d.dirty = at.mtime, true
+	d.setgid = at.mode&unix.S_ISGID != 0
 	return err
 }
 

@@ -46,7 +46,10 @@ func Extract(ctx context.Context, r io.Reader, root, dest string, opt ExtractOpt
 	if err != nil {
 		return fmt.Errorf("extract archive: destination: %w", err)
 	}
-	a := newApplier(fd, m, opt.Nodes)
+	a, err := newApplier(fd, m, opt.Nodes)
+	if err != nil {
+		return fmt.Errorf("extract archive: %w", err)
+	}
 	a.chown = opt.Owner
 	src := readAhead(ctx, decoded{d, in}, nil, m.read)
 	defer src.Close()
@@ -66,7 +69,10 @@ func openDest(root, dest string, owner *[2]uint32) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	t := newTree(fd, nil)
+	t, err := newTree(fd, nil)
+	if err != nil {
+		return -1, err
+	}
 	if owner != nil {
 		t.owner = *owner
 	}

@@ -21,7 +21,10 @@ func mknod(dirfd int, name string, mode uint32, dev uint64) error {
 const (
 	maxOpen  = 128 // directories held open
 	maxLinks = 255 // symbolic links in one path
-	openDir  = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	// maxFollowed is how many links of the layers below a layer's entries may
+	// lead through; every whiteout is compared with them.
+	maxFollowed = 2000
+	openDir     = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 )
 
 // dir is an open directory of a tree.
@@ -57,15 +60,21 @@ type tree struct {
 	scratch []byte
 }
 
-func newTree(fd int, nodes Nodes) *tree {
+// newTree takes over fd, which is open for the root.
+func newTree(fd int, nodes Nodes) (*tree, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("look at the root: %w", err)
+	}
 	if nodes == nil {
 		nodes = mknod
 	}
-	root := &dir{fd: fd, pins: 1}
+	root := &dir{fd: fd, pins: 1, mtime: st.Mtim, setgid: st.Mode&unix.S_ISGID != 0}
 	return &tree{
 		root: root, open: map[string]*dir{"": root}, nodes: nodes,
 		followed: map[string]struct{}{}, umask: 0o777, scratch: make([]byte, 1<<16),
-	}
+	}, nil
 }
 
 // close sets the times of all open directories right and closes them.
@@ -82,7 +91,7 @@ func (t *tree) close() error {
 
 func (d *dir) close() error {
 	defer unix.Close(d.fd)
-	if !d.dirty || d.path == "" {
+	if !d.dirty {
 		return nil
 	}
 	if err := setTimes(d.fd, "", d.mtime); err != nil {
@@ -232,7 +241,7 @@ func (t *tree) missing(d *dir, name string) (*dir, string, error) {
 		next, err := t.copyDir(d, name, src, &st)
 		return next, "", err
 	case unix.S_IFLNK:
-		if len(t.followed) > 1<<16 {
+		if len(t.followed) > maxFollowed {
 			return nil, "", fmt.Errorf("%w: leads through too many symbolic links below", ErrLimit)
 		}
 		t.followed[join(d.path, name)] = struct{}{}

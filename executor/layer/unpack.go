@@ -65,9 +65,13 @@ func unpackTar(ctx context.Context, r io.Reader, dir string, opt UnpackOptions, 
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
-	a := newApplier(fd, m, opt.Nodes)
+	a, err := newApplier(fd, m, opt.Nodes)
+	if err != nil {
+		return err
+	}
 	a.overlay = true
-	a.root.below = reversed(opt.Lowers)
+	a.lowers = reversed(opt.Lowers)
+	a.root.below = a.lowers
 	err = a.start(opt.Lowers)
 	if err == nil {
 		err = a.all(ctx, r)
@@ -81,8 +85,9 @@ func unpackTar(ctx context.Context, r io.Reader, dir string, opt UnpackOptions, 
 	return err
 }
 
-func newApplier(fd int, m *meter, nodes Nodes) *applier {
-	return &applier{tree: newTree(fd, nodes), meter: m, buf: make([]byte, chunkSize)}
+func newApplier(fd int, m *meter, nodes Nodes) (*applier, error) {
+	t, err := newTree(fd, nodes)
+	return &applier{tree: t, meter: m, buf: make([]byte, chunkSize)}, err
 }
 
 // start gives the root the attributes that it has below, for the case that the
@@ -114,8 +119,7 @@ func (a *applier) start(lowers []string) error {
 		return fmt.Errorf("learn the umask: %w", err)
 	}
 	a.umask = 0o777 &^ st.Mode
-	a.root.mtime = at.mtime
-	return a.setDir(a.root.fd, at)
+	return a.setOpen(a.root, at)
 }
 
 // counted counts the compressed bytes.

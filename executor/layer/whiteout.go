@@ -50,20 +50,22 @@ func (a *applier) marker(_ *tar.Header, name string) (done bool, err error) {
 // whiteout hides a name of the layers below. What this layer has itself under
 // the name stays.
 func (a *applier) whiteout(dirname, base string) error {
-	d, err := a.parent(dirname)
-	if err != nil {
-		return err
-	}
-	defer a.release(d)
-	if err := a.tooLate(join(d.path, base)); err != nil {
-		return err
-	}
-	_, _, below, err := lookup(d.below, base)
-	if err != nil || !below {
-		return err
-	}
+	return a.inBelow(dirname, func(d *dir) error {
+		if err := a.tooLate(join(d.path, base)); err != nil {
+			return err
+		}
+		_, _, shows, err := lookup(d.below, base)
+		if err != nil || !shows {
+			return err
+		}
+		return a.hideName(d, base)
+	})
+}
+
+// hideName hides what the layers below have under a name.
+func (a *applier) hideName(d *dir, base string) error {
 	var st unix.Stat_t
-	err = unix.Fstatat(d.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(d.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		d.dirty = true
@@ -81,23 +83,73 @@ func (a *applier) whiteout(dirname, base string) error {
 
 // opaque hides everything that the layers below have in a directory.
 func (a *applier) opaque(dirname string) error {
-	d, err := a.parent(dirname)
-	if err != nil {
-		return err
+	return a.inBelow(dirname, func(d *dir) error {
+		if err := a.tooLate(d.path); err != nil {
+			return err
+		}
+		if d != a.root {
+			return a.hideBelow(d)
+		}
+		a.rootHidden = d.below
+		a.forgetBelow(d)
+		return nil
+	})
+}
+
+// inBelow calls do with the directory of the layers below that a whiteout is
+// about. Whiteouts speak of what was there before this layer: links that the
+// layer itself makes do not lead them elsewhere. If the directory is not there,
+// or this layer hides it already, nothing remains to be hidden.
+func (a *applier) inBelow(dirname string, do func(*dir) error) error {
+	if a.lastBelow.raw != dirname || !a.lastBelow.known {
+		p, ok, err := resolveBelow(a.lowers, dirname)
+		if err != nil {
+			return err
+		}
+		a.lastBelow = belowPath{raw: dirname, path: p, ok: ok, known: true}
+	}
+	if !a.lastBelow.ok {
+		return nil
+	}
+	d := a.pin(a.root)
+	for name := range strings.SplitSeq(a.lastBelow.path, "/") {
+		if name == "" || len(d.below) == 0 {
+			break
+		}
+		n, err := a.descend(d, name)
+		a.release(d)
+		if n == nil || err != nil {
+			return err
+		}
+		d = n
 	}
 	defer a.release(d)
-	if err := a.tooLate(d.path); err != nil {
-		return err
-	}
 	if len(d.below) == 0 {
 		return nil
 	}
-	if d != a.root {
-		return a.hideBelow(d)
+	return do(d)
+}
+
+// descend opens the directory name in d, following no link; if this layer has
+// none it makes one like that below. It returns nil where the layer has a file.
+func (a *applier) descend(d *dir, name string) (*dir, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil, nil
 	}
-	a.rootHidden = d.below
-	a.forgetBelow(d)
-	return nil
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	n, _, err := a.step(d, name)
+	return n, err
+}
+
+// belowPath remembers the last result of resolveBelow: whiteouts of a directory
+// come together.
+type belowPath struct {
+	raw, path string
+	ok, known bool
 }
 
 // tooLate refuses to hide a path whose link in a layer below has already led an
@@ -125,28 +177,10 @@ func (a *applier) hideRoot() error {
 			return fmt.Errorf("read lower: %w", err)
 		}
 		for _, e := range entries {
-			if err := a.hideName(e.name); err != nil {
+			if err := a.hideName(a.root, e.name); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// hideName makes sure that a name in the root shows nothing of the layers below.
-func (a *applier) hideName(name string) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(a.root.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		return a.nodes(a.root.fd, name, unix.S_IFCHR, 0)
-	}
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return err
-	}
-	d, _, err := a.step(a.root, name)
-	if err != nil {
-		return err
-	}
-	defer a.release(d)
-	return a.hideBelow(d)
 }
