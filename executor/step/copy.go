@@ -3,11 +3,269 @@ package step
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
 
-func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (string, error) {
-	return "", errors.New("not supported yet: Copy")
+func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upper string, err error) {
+	mnt, err := tree.Begin(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, mnt.Discard()) }()
+	src, release, err := source(ctx, op.From, env)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	// A linked copy knows nothing of what is below: its files and parents go
+	// into the upper as if it were an image of its own. Like BuildKit, --chmod
+	// makes it an ordinary copy.
+	root := mnt.Root()
+	if op.Link && op.Chmod == "" {
+		root = mnt.Upper()
+	}
+	if op.Link && byName(op.Chown) {
+		return "", fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", op.Chown)
+	}
+	c, err := newCopier(root, mnt.Root(), src, op)
+	if err != nil {
+		return "", err
+	}
+	c.nodes = env.Nodes
+	err = errors.Join(c.all(ctx, op, env), c.close())
+	if err != nil {
+		return "", err
+	}
+	return mnt.Commit()
 }
+
+// source opens what a COPY reads from; release undoes it.
+func source(ctx context.Context, from plan.From, env Env) (src Source, release func() error, err error) {
+	nothing := func() error { return nil }
+	switch from.Kind {
+	case plan.FromContext:
+		return env.Context, nothing, nil
+	case plan.FromScratch:
+		dir, err := env.Space.Mkdir()
+		return Source{Root: dir}, func() error { return os.Remove(dir) }, err
+	}
+	tree := env.Stage(from.Stage.ID)
+	if tree == nil {
+		return src, nil, fmt.Errorf("stage %s is not there", from.Stage.Name)
+	}
+	root, release, err := tree.View(ctx)
+	return Source{Root: root, stage: true}, release, err
+}
+
+// copier copies files from one source into one root.
+type copier struct {
+	root   int         // destination
+	rootAt string      // where it lies
+	src    int         // root of the source
+	hidden hider       // of the source; nil: nothing is hidden
+	stage  bool        // the source is a stage: owners and attributes are kept
+	own    *owner      // of everything that is made; nil: as the source
+	mode   *modeChange // nil: as the source
+	self   owner       // of new files
+	filter filter
+	nodes  func(dirfd int, name string, mode uint32, dev uint64) error // nil: mknodat
+
+	// granted remembers what the umask leaves of a mode, plus grantKnown.
+	granted [0o1000]atomic.Uint32
+}
+
+type hider func(rel string, dir bool) (bool, error)
+
+// newCopier opens root and src. Names in --chown are those of the stage at users.
+func newCopier(root, users string, src Source, op *plan.Copy) (*copier, error) {
+	c := &copier{
+		root: -1, rootAt: root, src: -1, hidden: src.Excluded, stage: src.stage,
+		self: owner{uint32(os.Geteuid()), uint32(os.Getegid())},
+	}
+	err := c.open(users, src.Root, op)
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *copier) open(users, src string, op *plan.Copy) (err error) {
+	if c.root, err = openRoot(c.rootAt); err != nil {
+		return err
+	}
+	// Without a source there may still be here-documents and URLs.
+	if len(op.Paths) > 0 {
+		if c.src, err = openRoot(src); err != nil {
+			return err
+		}
+	}
+	if c.mode, err = parseChmod(op.Chmod); err != nil {
+		return err
+	}
+	if c.filter, err = newFilter(op.Exclude); err != nil {
+		return err
+	}
+	if op.Chown == "" {
+		return nil
+	}
+	dir, err := openRoot(users)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	own, err := lookupOwner(dir, op.Chown)
+	c.own = &own
+	return err
+}
+
+func (c *copier) close() error {
+	for _, fd := range []int{c.root, c.src} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// all copies local sources, then remote ones, then here-documents.
+func (c *copier) all(ctx context.Context, op *plan.Copy, env Env) error {
+	unpack := op.Add
+	if op.Unpack != nil {
+		unpack = *op.Unpack
+	}
+	for _, p := range op.Paths {
+		if err := c.path(ctx, p, op, unpack); err != nil {
+			return err
+		}
+	}
+	for _, r := range op.Remotes {
+		if err := c.remote(ctx, r, op, env); err != nil {
+			return err
+		}
+	}
+	for _, f := range op.Files {
+		if err := c.document(ctx, f, op.Dest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// path copies what one source argument names.
+func (c *copier) path(ctx context.Context, p string, op *plan.Copy, unpack bool) error {
+	f := c.filter
+	required := ""
+	if op.Parents {
+		var err error
+		if p, required, err = f.parents(p); err != nil {
+			return err
+		}
+	}
+	found, err := c.expand(p)
+	if err != nil {
+		return err
+	}
+	some := false
+	for _, name := range found {
+		took, err := c.one(ctx, name, op.Dest, unpack, f)
+		if err != nil {
+			return err
+		}
+		some = some || took
+	}
+	if required != "" && !some {
+		return notFound(required)
+	}
+	return nil
+}
+
+// one copies one file, or what one directory holds, to dest. It says whether
+// anything was copied.
+func (c *copier) one(ctx context.Context, name, dest string, unpack bool, f filter) (took bool, err error) {
+	at, err := c.lookup(name)
+	if err != nil {
+		return false, err
+	}
+	defer at.close()
+	if at.isDir() {
+		return c.dir(ctx, at, dest, f)
+	}
+	if unpack {
+		done, err := c.unpack(ctx, at, dest)
+		if err != nil || done {
+			return done, err
+		}
+	}
+	to, err := c.target(dest, base(name))
+	if err != nil {
+		return false, err
+	}
+	defer to.close()
+	n := &node{src: at.fd, dst: to.fd, path: to.path, srcRel: at.path}
+	if n.setgid, err = isSetgid(to.fd); err != nil {
+		return false, err
+	}
+	w := &worker{c: c, links: newLinks()}
+	return true, w.entry(n, entry{name: at.leaf, to: to.leaf})
+}
+
+// document writes a here-document.
+func (c *copier) document(ctx context.Context, f plan.File, dest string) error {
+	now := time.Now()
+	return c.place(dest, f.Name, f.Mode, func(w io.Writer) (time.Time, error) {
+		_, err := w.Write(f.Data)
+		return now, err
+	})
+}
+
+// place makes a file that no source tree has, root's and of the given mode
+// unless --chown and --chmod say otherwise. What it holds is written by fill,
+// which returns its modification time.
+func (c *copier) place(dest, name string, mode uint32, fill func(io.Writer) (time.Time, error)) error {
+	to, err := c.target(dest, name)
+	if err != nil {
+		return err
+	}
+	defer to.close()
+	n := &node{dst: to.fd, path: to.path}
+	if n.setgid, err = isSetgid(to.fd); err != nil {
+		return err
+	}
+	st := unix.Stat_t{Mode: unix.S_IFREG | mode}
+	perm := c.modeOf(&st) & 0o777
+	fd, err := create(n, to.leaf, perm)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), to.leaf)
+	defer file.Close()
+	modified, err := fill(file)
+	if err != nil {
+		return err
+	}
+	st.Mtim, err = unix.TimeToTimespec(modified)
+	if err != nil {
+		return fmt.Errorf("modification time of %s: %w", name, err)
+	}
+	st.Atim = st.Mtim
+	if err := c.dress(n, int(file.Fd()), perm, &st); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+func notFound(name string) error {
+	return fmt.Errorf("%q: %w", "/"+strings.TrimPrefix(name, "/"), errNotFound)
+}
+
+var errNotFound = errors.New("not found")

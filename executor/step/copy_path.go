@@ -62,7 +62,7 @@ func resolve(root int, p string) (spot, error) {
 }
 
 func (r *resolution) run(root int, p string) (spot, error) {
-	fd, err := dup(root)
+	fd, err := reopen(root)
 	if err != nil {
 		return spot{}, err
 	}
@@ -202,6 +202,10 @@ func dup(fd int) (n int, err error) {
 	err = retry(func() (err error) { n, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); return err })
 	return n, err
 }
+
+// reopen opens a directory once more: a duplicate would go on listing where the
+// first one is.
+func reopen(dir int) (int, error) { return openat(dir, ".", openDir, 0) }
 
 func readlinkat(dir int, name string) (string, error) {
 	for size := 256; ; size *= 2 {

@@ -27,6 +27,8 @@ type Env struct {
 	Output func(stream int, data []byte)
 	// Run holds what every RUN sees.
 	Run request.Run
+	// Nodes makes device nodes where the process itself may not; nil: mknod.
+	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
 	// Self is the executor's own program, which knows Child under the argument
 	// "run-child"; empty: the running program.
 	Self string
@@ -38,15 +40,19 @@ type Source struct {
 	Root string
 	// Excluded says whether an ignore file hides a path, given relative to Root
 	// with slashes and without a leading one; nil: nothing is hidden.
+	// With dir set it says that nothing below the path is to be seen either;
+	// without, a directory may be hidden that holds files which are not. The
+	// directory is then there if one of them is.
 	Excluded func(rel string, dir bool) (bool, error)
+
+	stage bool // a stage: owners and extended attributes are kept
 }
 
 // Downloader fetches the URLs of an ADD.
 type Downloader interface {
-	// Download writes the body found at url to w. It returns the file's name
-	// (of Content-Disposition, else of the URL; empty if there is none) and the
-	// time of its last modification (zero if the server does not say).
-	Download(ctx context.Context, url string, w io.Writer) (name string, modified time.Time, err error)
+	// Download writes the body found at url to w. It returns the time of its
+	// last modification (zero if the server does not say).
+	Download(ctx context.Context, url string, w io.Writer) (modified time.Time, err error)
 }
 
 // Do carries out one step on top of tree and returns the upper directory that

@@ -1,0 +1,214 @@
+package step
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+)
+
+// unnamed is what a download is called whose URL has no file name, as in
+// BuildKit.
+const unnamed = "__unnamed__"
+
+// downloadMode is the mode of a downloaded file unless --chmod says otherwise.
+const downloadMode = 0o600
+
+// unpack extracts the file at if it is an archive, as its contents show: its
+// name does not count. done is false if it is none.
+func (c *copier) unpack(ctx context.Context, at spot, dest string) (done bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(at.fd, at.leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, fmt.Errorf("stat %s: %w", at.name(), err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false, nil
+	}
+	fd, err := openat(at.fd, at.leaf, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("open %s: %w", at.name(), err)
+	}
+	f := os.NewFile(uintptr(fd), at.name())
+	defer f.Close()
+	return c.extract(ctx, f, dest)
+}
+
+// extract unpacks f into dest, if it is an archive.
+func (c *copier) extract(ctx context.Context, f *os.File, dest string) (done bool, err error) {
+	if !isArchive(f) {
+		return false, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	to, err := c.archiveDir(dest)
+	if err != nil {
+		return false, err
+	}
+	defer to.close()
+	opt := layer.ExtractOptions{Nodes: c.nodes}
+	if c.own != nil {
+		opt.Owner = &[2]uint32{c.own.uid, c.own.gid}
+	}
+	return true, layer.Extract(ctx, f, c.rootAt, to.name(), opt)
+}
+
+// archiveDir finds or makes the directory that an archive goes to. --chmod does
+// not count here.
+func (c *copier) archiveDir(dest string) (spot, error) {
+	at, err := resolve(c.root, dest)
+	if err != nil {
+		return at, err
+	}
+	if err := c.makeDirs(&at, len(at.rest), parentMode); err != nil {
+		at.close()
+		return at, err
+	}
+	return at, nil
+}
+
+// isArchive says whether r begins with a tar header, compressed or not. What
+// cannot be decompressed that far is no archive but a file.
+func isArchive(r io.Reader) bool {
+	d, _, err := layer.Decompress(r)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	_, err = tar.NewReader(d).Next()
+	return err == nil
+}
+
+// remote downloads one URL. The file's name is the URL's own, never the
+// server's choice.
+func (c *copier) remote(ctx context.Context, r plan.Remote, op *plan.Copy, env Env) error {
+	if env.Download == nil {
+		return fmt.Errorf("ADD %s: no download in this build", r.URL)
+	}
+	sum, err := newChecksum(r.Checksum)
+	if err != nil {
+		return err
+	}
+	fetch := func(w io.Writer) (time.Time, error) {
+		modified, err := env.Download.Download(ctx, r.URL, sum.tee(w))
+		if err == nil {
+			err = sum.check()
+		}
+		if modified.IsZero() {
+			modified = time.Unix(0, 0)
+		}
+		return modified, err
+	}
+	name := remoteName(r.URL)
+	if op.Unpack == nil || !*op.Unpack {
+		return c.place(op.Dest, name, downloadMode, fetch)
+	}
+	return c.unpackRemote(ctx, name, op.Dest, env, fetch)
+}
+
+// unpackRemote keeps the download aside, since it has to be checked as a whole
+// before anything of it is unpacked.
+func (c *copier) unpackRemote(ctx context.Context, name, dest string, env Env, fetch func(io.Writer) (time.Time, error)) (err error) {
+	dir, err := env.Space.Mkdir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	f, err := os.OpenFile(filepath.Join(dir, "download"), os.O_RDWR|os.O_CREATE|os.O_EXCL, downloadMode)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	modified, err := fetch(f)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if done, err := c.extract(ctx, f, dest); err != nil || done {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return c.place(dest, name, downloadMode, func(w io.Writer) (time.Time, error) {
+		_, err := io.Copy(w, f)
+		return modified, err
+	})
+}
+
+// remoteName is the last part of a URL's path.
+func remoteName(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return unnamed
+	}
+	name := path.Base(u.Path)
+	if !validName(name) {
+		return unnamed
+	}
+	return name
+}
+
+// checksum is what a download has to have.
+type checksum struct {
+	want string // algorithm:hex; empty: nothing
+	hash hash.Hash
+}
+
+func newChecksum(want string) (checksum, error) {
+	if want == "" {
+		return checksum{}, nil
+	}
+	algorithm, sum, _ := strings.Cut(want, ":")
+	s := checksum{want: want}
+	switch algorithm {
+	case "sha256":
+		s.hash = sha256.New()
+	case "sha384":
+		s.hash = sha512.New384()
+	case "sha512":
+		s.hash = sha512.New()
+	default:
+		return s, fmt.Errorf("checksum %q: unsupported digest algorithm", want)
+	}
+	if b, err := hex.DecodeString(sum); err != nil || len(b) != s.hash.Size() || strings.ToLower(sum) != sum {
+		return s, fmt.Errorf("checksum %q: invalid checksum digest", want)
+	}
+	return s, nil
+}
+
+func (s checksum) tee(w io.Writer) io.Writer {
+	if s.hash == nil {
+		return w
+	}
+	return io.MultiWriter(w, s.hash)
+}
+
+func (s checksum) check() error {
+	if s.hash == nil {
+		return nil
+	}
+	algorithm, _, _ := strings.Cut(s.want, ":")
+	if got := algorithm + ":" + hex.EncodeToString(s.hash.Sum(nil)); got != s.want {
+		return fmt.Errorf("digest mismatch %s: %s", got, s.want)
+	}
+	return nil
+}

@@ -1,0 +1,316 @@
+package step
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// copyBuffer is read and written at once, in bytes.
+	copyBuffer = 1 << 20
+	// hole is the smallest run of zeros that is left out of a sparse file.
+	hole = 64 << 10
+	// grantKnown marks an entry of copier.granted as filled in.
+	grantKnown = 1 << 16
+)
+
+// worker copies files, one at a time.
+type worker struct {
+	c     *copier
+	links *links
+	buf   []byte
+	attrs []byte
+}
+
+// entry copies one thing that is no directory.
+func (w *worker) entry(n *node, e entry) error {
+	e.to = cmp.Or(e.to, e.name)
+	var err error
+	switch e.typ {
+	case unix.S_IFLNK:
+		err = w.symlink(n, e)
+	case unix.S_IFREG, 0:
+		err = w.regular(n, e)
+	default:
+		err = w.special(n, e)
+	}
+	if err != nil {
+		return fmt.Errorf("copy /%s: %w", path.Join(n.srcRel, e.name), err)
+	}
+	return nil
+}
+
+// regular copies a file; what turns out to be something else goes to special.
+func (w *worker) regular(n *node, e entry) error {
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	var st unix.Stat_t
+	if e.typ == 0 {
+		// Named itself: a device must not be opened to see what it is.
+		if err := unix.Fstatat(n.src, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return w.special(n, e)
+		}
+	}
+	in, err := openat(n.src, e.name, flags, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(in)
+	if err := unix.Fstat(in, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("is no longer a regular file")
+	}
+	if st.Nlink < 2 {
+		return w.contents(n, e.to, in, &st)
+	}
+	first, done := w.links.first(&st)
+	if first == nil {
+		err := w.contents(n, e.to, in, &st)
+		done(path.Join(n.path, e.to), err)
+		return err
+	}
+	if linked, err := w.link(n, e.to, first.path); err != nil || linked {
+		return err
+	}
+	return w.contents(n, e.to, in, &st)
+}
+
+// contents makes the file and fills it from in.
+func (w *worker) contents(n *node, name string, in int, st *unix.Stat_t) error {
+	perm := w.c.modeOf(st) & 0o777
+	out, err := create(n, name, perm)
+	if err != nil {
+		return err
+	}
+	err = w.data(out, in, st)
+	if err == nil {
+		err = w.c.dress(n, out, perm, st)
+	}
+	if err == nil && w.c.stage {
+		// After the owner: changing it drops capabilities.
+		err = w.xattrs(out, in)
+	}
+	if e := unix.Close(out); err == nil {
+		err = e
+	}
+	return err
+}
+
+// data copies what is in a file. A file that fits the buffer takes one read
+// and one write.
+func (w *worker) data(out, in int, st *unix.Stat_t) error {
+	if st.Size == 0 {
+		return nil
+	}
+	want := int(min(st.Size+1, copyBuffer))
+	if cap(w.buf) < want {
+		w.buf = make([]byte, max(want, 128<<10))
+	}
+	sparse := st.Blocks*512 < st.Size && st.Size > hole
+	at := int64(0)
+	for {
+		buf := w.buf[:cap(w.buf)]
+		k, err := read(in, buf)
+		if err != nil {
+			return err
+		}
+		if k > 0 {
+			if err := write(out, buf[:k], at, sparse); err != nil {
+				return err
+			}
+			at += int64(k)
+		}
+		if k == 0 || k < len(buf) && at >= st.Size {
+			break
+		}
+	}
+	if sparse {
+		return unix.Ftruncate(out, at)
+	}
+	return nil
+}
+
+// write writes b at the end of out, which is at byte at; in a sparse file
+// zeros are left out.
+func write(out int, b []byte, at int64, sparse bool) error {
+	for len(b) > 0 {
+		part := b
+		if sparse {
+			part = b[:min(hole, len(b))]
+			if allZero(part) {
+				b, at = b[len(part):], at+int64(len(part))
+				continue
+			}
+		}
+		k := 0
+		err := retry(func() (err error) {
+			if sparse {
+				k, err = unix.Pwrite(out, part, at)
+			} else {
+				k, err = unix.Write(out, part)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if k == 0 {
+			return io.ErrShortWrite
+		}
+		b, at = b[k:], at+int64(k)
+	}
+	return nil
+}
+
+func read(fd int, b []byte) (n int, err error) {
+	err = retry(func() (err error) { n, err = unix.Read(fd, b); return err })
+	return n, err
+}
+
+func allZero(b []byte) bool {
+	var zero [4096]byte
+	for len(b) > 0 {
+		k := min(len(b), len(zero))
+		if !bytes.Equal(b[:k], zero[:k]) {
+			return false
+		}
+		b = b[k:]
+	}
+	return true
+}
+
+func (w *worker) symlink(n *node, e entry) error {
+	target, err := readlinkat(n.src, e.name)
+	if err != nil {
+		return err
+	}
+	err = replace(n, e.to, func() error { return unix.Symlinkat(target, n.dst, e.to) })
+	if err != nil {
+		return err
+	}
+	return w.dressAt(n, e)
+}
+
+// special copies a FIFO or device. A socket is left out: it means nothing
+// without the process that listens.
+func (w *worker) special(n *node, e entry) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(n.src, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+		return nil
+	case unix.S_IFLNK:
+		return w.symlink(n, e)
+	}
+	mode := w.c.modeOf(&st)
+	err := replace(n, e.to, func() error {
+		kind := st.Mode&unix.S_IFMT | mode&0o777
+		if w.c.nodes != nil && kind&unix.S_IFMT != unix.S_IFIFO {
+			return w.c.nodes(n.dst, e.to, kind, uint64(st.Rdev))
+		}
+		return unix.Mknodat(n.dst, e.to, kind, int(st.Rdev))
+	})
+	if err != nil {
+		return err
+	}
+	return w.dressAt(n, e)
+}
+
+// link makes name a hard link to a file that this copy made before. Where that
+// cannot be done the caller copies.
+func (w *worker) link(n *node, name, first string) (bool, error) {
+	if first == "" || len(first) >= unix.PathMax {
+		return false, nil
+	}
+	// Every component of first was made or checked by this copy.
+	err := replace(n, name, func() error { return unix.Linkat(w.c.root, first, n.dst, name, 0) })
+	if errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// create makes a file that was not there, in place of anything but a directory.
+func create(n *node, name string, perm uint32) (fd int, err error) {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	err = replace(n, name, func() (err error) { fd, err = unix.Openat(n.dst, name, flags, perm); return err })
+	return fd, err
+}
+
+// replace runs a call that makes name, and once more after removing what was
+// there: mostly nothing is, and nobody has to look.
+func replace(n *node, name string, call func() error) error {
+	err := retry(call)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	err = unix.Unlinkat(n.dst, name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		return fmt.Errorf("cannot replace to directory /%s with file", path.Join(n.path, name))
+	}
+	if err != nil {
+		return &fs.PathError{Op: "remove", Path: "/" + path.Join(n.path, name), Err: err}
+	}
+	return retry(call)
+}
+
+// links are the files with several names that one copy has met.
+type links struct {
+	mu   sync.Mutex
+	seen map[inode]*linked
+}
+
+type inode struct{ dev, ino uint64 }
+
+type linked struct {
+	ready chan struct{} // closed when path is final
+	path  string        // below the destination's root; empty: it failed
+}
+
+func newLinks() *links { return &links{seen: map[inode]*linked{}} }
+
+// first returns the copy of a file that another name of it has led to, when
+// that is there. For the first name it is nil, and done must be called.
+func (l *links) first(st *unix.Stat_t) (first *linked, done func(path string, err error)) {
+	l.mu.Lock()
+	key := inode{uint64(st.Dev), st.Ino}
+	if e := l.seen[key]; e != nil {
+		l.mu.Unlock()
+		<-e.ready
+		return e, nil
+	}
+	e := &linked{ready: make(chan struct{})}
+	l.seen[key] = e
+	l.mu.Unlock()
+	return nil, func(path string, err error) {
+		if err == nil {
+			e.path = path
+		}
+		close(e.ready)
+	}
+}
+
+// keptXattr says whether a stage's extended attribute is copied: marks of the
+// overlay and labels of security modules belong to one machine.
+func keptXattr(name string) bool {
+	switch name {
+	case "security.selinux", "security.ima", "security.evm":
+		return false
+	}
+	return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
+}
