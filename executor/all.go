@@ -24,13 +24,15 @@ type Tools struct {
 	Outlet   Outlet
 	// Nodes makes device nodes where this process may not; nil: mknod.
 	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
-	// Walls fails if a wall that RUN steps need is not in force.
-	Walls func(request.Posture) error
+	// Posture is what was measured of the walls; Walls fails if one that RUN
+	// steps need is not in force.
+	Posture request.Posture
+	Walls   func(request.Posture) error
 }
 
 // All plays fetch, build and push in this process and tells how it went.
 func All(ctx context.Context, req *request.Build, tools Tools) request.Result {
-	result := request.Result{Version: request.Version, Posture: step.Posture()}
+	result := request.Result{Version: request.Version, Posture: tools.Posture}
 	err := all(ctx, req, tools, &result)
 	if err != nil {
 		result.Failure = Describe(err, req)

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 
@@ -87,19 +88,18 @@ func makePlan(ctx context.Context, req *request.Build, images plan.Resolver) (*p
 }
 
 func options(req *request.Build) (plan.Options, error) {
-	host := v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
-	target := host
-	if req.Platform != "" {
-		p, err := plan.ParsePlatform(req.Platform)
-		if err != nil {
-			return plan.Options{}, err
-		}
-		target = p
+	opt := plan.Options{
+		Target: req.Target, Args: req.Args, Labels: req.Labels, Created: req.Created,
+		BuildPlatform: v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH},
 	}
-	return plan.Options{
-		Target: req.Target, Args: req.Args, Labels: req.Labels,
-		Platform: target, BuildPlatform: host, Created: req.Created,
-	}, nil
+	if req.Platform != "" {
+		p, err := v1.ParsePlatform(req.Platform)
+		if err != nil {
+			return opt, dockerfile.Errorf(request.ClassResolve, nil, "platform %q: %v", req.Platform, err)
+		}
+		opt.Platform = *p
+	}
+	return opt, nil
 }
 
 func readDockerfile(req *request.Build) ([]byte, error) {
@@ -108,5 +108,6 @@ func readDockerfile(req *request.Build) ([]byte, error) {
 		return nil, fmt.Errorf("read dockerfile: %w", err)
 	}
 	defer f.Close()
-	return dockerfile.Read(f)
+	// One byte more than is allowed lets Parse say so.
+	return io.ReadAll(io.LimitReader(f, dockerfile.MaxSize+1))
 }

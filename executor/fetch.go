@@ -28,7 +28,7 @@ func Fetch(ctx context.Context, req *request.Build, st *store.Store, images *reg
 		return err
 	}
 	for _, w := range p.Warnings {
-		steps.Warn(w.String(), w.Line)
+		steps.Warn(warning(w), w.Line)
 	}
 	for _, name := range p.Ignored {
 		steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)
@@ -53,6 +53,18 @@ func Fetch(ctx context.Context, req *request.Build, st *store.Store, images *reg
 		}
 	}
 	return g.Wait()
+}
+
+// warning is a remark in one line, as docker build shows it.
+func warning(w plan.Warning) string {
+	text := w.Text
+	if w.Rule != "" {
+		text = w.Rule + ": " + text
+	}
+	if w.URL != "" {
+		text += " (" + w.URL + ")"
+	}
+	return text
 }
 
 func pull(ctx context.Context, images *registry.Client, img *registry.Image, l v1.Descriptor, st *store.Store, steps *Steps) error {

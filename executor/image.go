@@ -3,6 +3,7 @@ package executor
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,11 +137,15 @@ func (b *build) chain(s *plan.Stage) []layer.Blob {
 func (b *build) config(diffs []v1.Hash) ([]byte, error) {
 	img := *b.plan.Target.Image
 	now := time.Now().UTC()
-	if !b.req.Created.IsZero() {
-		now = b.req.Created.UTC()
+	if b.plan.Created != nil {
+		now = *b.plan.Created
 	}
-	if img.Created == nil {
-		img.Created = &now
+	img.Created = &now
+	img.History = slices.Clone(img.History)
+	for i := range img.History {
+		if img.History[i].Created == nil {
+			img.History[i].Created = &now
+		}
 	}
 	img.RootFS = plan.RootFS{Type: "layers", DiffIDs: diffs}
 	if diffs == nil {

@@ -54,10 +54,10 @@ func (b *build) run(ctx context.Context, s *stage) error {
 
 // step does one step and leaves its upper directory to a packer.
 func (b *build) step(ctx context.Context, s *stage, i int, st *plan.Step) error {
-	name := fmt.Sprintf("[%s %d/%d] %s", s.Name, i+1, len(s.Steps), st.Name)
 	var upper string
 	var tail tail
-	err := b.steps.do(name, func(a *announced) error {
+	lowers := s.tree.Lowers()
+	err := b.steps.do(st.Name, func(a *announced) error {
 		env := step.Env{
 			Space: b.bench.Space, Context: b.bench.Context, Download: b.bench.Download,
 			Stage: func(id plan.StageID) *rootfs.Tree { return b.stages[id].tree },
@@ -75,18 +75,18 @@ func (b *build) step(ctx context.Context, s *stage, i int, st *plan.Step) error 
 		return &StepError{Step: st, Log: tail.bytes(), Err: err}
 	}
 	if s.shipped {
-		b.packers.Go(func() error { return b.pack(ctx, s, i, upper) })
+		b.packers.Go(func() error { return b.pack(ctx, s, i, upper, lowers) })
 	}
 	return nil
 }
 
-func (b *build) pack(ctx context.Context, s *stage, i int, upper string) error {
+func (b *build) pack(ctx context.Context, s *stage, i int, upper string, lowers []string) error {
 	if err := b.packing.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer b.packing.Release(1)
 	blob, err := layer.Pack(ctx, upper, b.store, layer.PackOptions{
-		Compression: b.req.Compression, Media: string(b.format()),
+		Compression: b.req.Compression, Media: string(b.format()), Lowers: lowers,
 	})
 	if err != nil {
 		return &StepError{Step: s.Steps[i], Err: fmt.Errorf("make the layer: %w", err)}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -24,6 +25,8 @@ type channel struct {
 	last    uint64
 	waiting map[uint64]chan request.Answer
 	closed  error
+	release chan struct{} // closed when the launcher says go
+	begun   func()
 }
 
 var errLauncherGone = errors.New("the launcher is gone")
@@ -31,7 +34,10 @@ var errLauncherGone = errors.New("the launcher is gone")
 // newChannel serves the socket; cancel is called when the launcher asks to stop
 // or goes away.
 func newChannel(f *os.File, cancel context.CancelFunc) *channel {
-	c := &channel{w: request.NewWriter(f), waiting: map[uint64]chan request.Answer{}}
+	c := &channel{
+		w: request.NewWriter(f), waiting: map[uint64]chan request.Answer{}, release: make(chan struct{}),
+	}
+	c.begun = sync.OnceFunc(func() { close(c.release) })
 	go func() {
 		err := c.serve(request.NewReader(bufio.NewReader(f)))
 		c.mu.Lock()
@@ -53,6 +59,8 @@ func (c *channel) serve(r *request.Reader) error {
 			return fmt.Errorf("%w: %w", errLauncherGone, err)
 		}
 		switch kind {
+		case request.FrameGo:
+			c.begun()
 		case request.FrameCancel:
 			return context.Canceled
 		case request.FrameAnswer:
@@ -73,6 +81,20 @@ func (c *channel) serve(r *request.Reader) error {
 	}
 }
 
+// hello tells the launcher what the walls look like from inside and waits until
+// it has looked at them from outside.
+func (c *channel) hello(ctx context.Context, p request.Posture) error {
+	if err := c.w.WriteJSON(request.FrameHello, p); err != nil {
+		return err
+	}
+	select {
+	case <-c.release:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Emit implements request.Sink. A launcher that is gone cancels the build by
 // itself, so nothing is to be done about an error here.
 func (c *channel) Emit(e request.Event) { _ = c.w.WriteJSON(request.FrameEvent, e) }
@@ -80,10 +102,9 @@ func (c *channel) Emit(e request.Event) { _ = c.w.WriteJSON(request.FrameEvent, 
 // Resolve implements authn.Keychain: it asks the launcher, which alone has the
 // user's credentials and decides who gets them.
 func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	host := r.RegistryStr()
-	repository := ""
-	if full := r.String(); len(full) > len(host)+1 {
-		repository = full[len(host)+1:]
+	target, ok := r.(registry.Target)
+	if !ok {
+		return nil, fmt.Errorf("credential for %s: asked in an unknown form %T", r, r)
 	}
 	ch := make(chan request.Answer, 1)
 	c.mu.Lock()
@@ -95,7 +116,8 @@ func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	id := c.last
 	c.waiting[id] = ch
 	c.mu.Unlock()
-	if err := c.w.WriteJSON(request.FrameAsk, request.Ask{ID: id, Host: host, Repository: repository}); err != nil {
+	ask := request.Ask{ID: id, Host: target.Host, Repository: target.Repository, Scope: target.Scope}
+	if err := c.w.WriteJSON(request.FrameAsk, ask); err != nil {
 		return nil, err
 	}
 	a, ok := <-ch
@@ -103,7 +125,7 @@ func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
 		return nil, errLauncherGone
 	}
 	if a.Error != "" {
-		return nil, fmt.Errorf("credential for %s: %s", host, a.Error)
+		return nil, fmt.Errorf("credential for %s: %s", target.Host, a.Error)
 	}
 	auth := authn.AuthConfig{
 		Username: a.Username, Password: a.Password,

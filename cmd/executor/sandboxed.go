@@ -13,6 +13,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 )
 
 // What the launcher lays out for the executor; see package sandbox.
@@ -32,6 +33,12 @@ func sandboxed() int {
 	ch := newChannel(os.NewFile(channelFd, "channel"), cancel)
 	result := request.Result{Version: request.Version}
 	req, tools, err := prepare(ch)
+	if err == nil {
+		tools.Posture, err = measure()
+	}
+	if err == nil {
+		err = ch.hello(ctx, tools.Posture)
+	}
 	if err == nil {
 		result = executor.All(ctx, req, tools)
 	} else {
@@ -81,6 +88,12 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 	return &req, executor.Tools{
 		Images: images, Download: download, Sink: ch, Outlet: ch, Walls: launcherWalls,
 	}, nil
+}
+
+func measure() (request.Posture, error) {
+	p, err := step.Posture()
+	p.Executor = version
+	return p, err
 }
 
 // launcherWalls are the walls that the launcher promised.
