@@ -77,6 +77,7 @@ func TestRequest(t *testing.T) {
 		{"tag is destination", "-d a -t b --tag c --destination=d", nil, func(r *request.Build) { r.Destinations = []string{"a", "b", "c", "d"} }},
 		{"no push", "--no-push", nil, func(r *request.Build) { r.NoPush = true }},
 		{"no push from the environment", "", map[string]string{"KANIKO_NO_PUSH": "true"}, func(r *request.Build) { r.NoPush = true }},
+		{"an empty variable is none", "-d a", map[string]string{"KANIKO_NO_PUSH": "", "KANIKO_REGISTRY_MAP": "", "KANIKO_REGISTRY_MIRROR": ""}, func(r *request.Build) { r.Destinations = []string{"a"} }},
 		{"the flag wins over the environment", "--no-push=false -d a", map[string]string{"KANIKO_NO_PUSH": "true"}, func(r *request.Build) { r.Destinations = []string{"a"} }},
 		{"build arguments split at the first =, never at a comma", "--no-push --build-arg A=b=c,d --build-arg E=", nil, func(r *request.Build) {
 			r.NoPush, r.Args = true, kv("A", "b=c,d", "E", "")

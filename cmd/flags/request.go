@@ -44,9 +44,9 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 		Format:       b.result.format,
 		Compression:  request.Compression{Algorithm: b.result.compression, Level: b.result.level},
 	}
-	// In the order in which a person would fix them.
+	// What is wrong as written comes before what is not there.
 	for _, step := range []func(*request.Build, From) error{
-		b.push, b.paths, b.arguments, b.target, b.platform, b.registries, b.runOptions, b.combinations,
+		b.push, b.arguments, b.target, b.platform, b.runOptions, b.combinations, b.registries, b.paths,
 	} {
 		if err := step(&r, from); err != nil {
 			return request.Build{}, Outputs{}, err
@@ -62,7 +62,7 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 // push settles where the image goes.
 func (b *Build) push(r *request.Build, from From) error {
 	r.NoPush = b.result.noPush
-	if v, ok := from.Env("KANIKO_NO_PUSH"); ok && !b.set.Changed("no-push") {
+	if v, _ := from.Env("KANIKO_NO_PUSH"); v != "" && !b.set.Changed("no-push") {
 		no, err := strconv.ParseBool(v)
 		if err != nil {
 			return usagef("", "invalid value (true/false) for KANIKO_NO_PUSH environment variable: %q", v)

@@ -73,22 +73,32 @@ func (st *step) keep(lines []string) {
 
 // finish writes a step's last line above the display.
 func (t *terminal) finish(st *step, e request.Event, columns int) {
-	took := e.Time.Sub(st.start)
 	if e.Error != "" {
-		t.above.WriteString(t.paint.bad(row(" => ERROR "+st.label(), seconds(took), columns)) + "\n")
+		t.above.WriteString(t.paint.bad(row(" => ERROR "+st.name, st.so(e.Time), columns)) + "\n")
 	} else {
-		t.above.WriteString(t.paint.name(row(" => "+st.label(), seconds(took), columns)) + "\n")
+		t.above.WriteString(t.paint.name(row(" => "+st.name, st.so(e.Time), columns)) + "\n")
 		t.done++
 	}
 	t.steps.remove(st.number)
 }
 
-// label is the name of a step and what it has transferred.
-func (st *step) label() string {
+// so is how far a step is: what it has transferred, and its time.
+func (st *step) so(now time.Time) string {
+	took := seconds(now.Sub(st.start))
 	if m := st.moved(); m != "" {
-		return st.name + "  " + m
+		return m + "  " + took
 	}
-	return st.name
+	return took
+}
+
+// last are the last lines of a step's output, with the one that has no newline
+// yet: it may be a progress bar.
+func (st *step) last() []string {
+	parts := cleanLine(string(st.partial))
+	if len(parts) == 0 {
+		return st.tail
+	}
+	return append(slices.Clone(st.tail), parts[len(parts)-1])
 }
 
 // row is a line with something at its right end. The last column stays free:
@@ -147,9 +157,10 @@ func (t *terminal) rows(now time.Time) []string {
 	}
 	var rows []string
 	for i, st := range running {
-		rows = append(rows, row(" => "+st.label(), seconds(now.Sub(st.start)), columns))
-		share := min(len(st.tail), spare/(len(running)-i))
-		for _, l := range st.tail[len(st.tail)-share:] {
+		rows = append(rows, row(" => "+st.name, st.so(now), columns))
+		tail := st.last()
+		share := min(len(tail), tailLines, spare/(len(running)-i))
+		for _, l := range tail[len(tail)-share:] {
 			rows = append(rows, t.paint.faint(fit(" => => "+l, columns-1)))
 		}
 		spare -= share
@@ -171,7 +182,7 @@ func (t *terminal) status(now time.Time) string {
 func (t *terminal) close() {
 	columns, _ := t.size()
 	for _, st := range t.steps.list {
-		t.above.WriteString(row(" => "+st.label()+" (not finished)", "", columns) + "\n")
+		t.above.WriteString(row(" => "+st.name, "not finished", columns) + "\n")
 	}
 	t.steps, t.planned = steps{}, 0
 	t.draw(t.began)
