@@ -21,12 +21,15 @@ type Config struct {
 	Seccomp *specs.LinuxSeccomp
 	// NoSeccomp leaves the filter out, as a pod's runtime does by default.
 	NoSeccomp bool
+	// Programs are static programs of the host, found in PATH, that are wanted
+	// in /bin.
+	Programs []string
 }
 
 // bundle writes config.json and the root filesystem into dir.
 func (c Config) bundle(dir, module, pkg string) error {
 	root := filepath.Join(dir, "root")
-	for _, d := range []string{"proc", "dev", "sys", "etc", "tmp", "w", "src"} {
+	for _, d := range []string{"proc", "dev", "sys", "etc", "tmp", "w", "src", "bin"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return err
 		}
@@ -37,6 +40,15 @@ func (c Config) bundle(dir, module, pkg string) error {
 	}
 	if err := program(filepath.Join(root, "test"), pkg); err != nil {
 		return err
+	}
+	for _, name := range c.Programs {
+		file, err := exec.LookPath(name)
+		if err != nil {
+			return fmt.Errorf("the tests need a static %s: %w", name, err)
+		}
+		if err := copyFile(file, filepath.Join(root, "bin", name)); err != nil {
+			return err
+		}
 	}
 	rel, err := filepath.Rel(module, pkg)
 	if err != nil {

@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"errors"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/flat"
+)
+
+// open finds an image: a reference in a registry, layout:DIR, or tar:FILE.
+func open(ts *testscript.TestScript, ref string) v1.Image {
+	img, err := find(ts, ref)
+	if err != nil {
+		ts.Fatalf("%s: %v", ref, err)
+	}
+	return img
+}
+
+func find(ts *testscript.TestScript, ref string) (v1.Image, error) {
+	if dir, ok := strings.CutPrefix(ref, "layout:"); ok {
+		idx, err := layout.ImageIndexFromPath(ts.MkAbs(dir))
+		if err != nil {
+			return nil, err
+		}
+		m, err := idx.IndexManifest()
+		if err != nil {
+			return nil, err
+		}
+		if len(m.Manifests) != 1 {
+			ts.Fatalf("%s has %d images", ref, len(m.Manifests))
+		}
+		return idx.Image(m.Manifests[0].Digest)
+	}
+	if file, ok := strings.CutPrefix(ref, "tar:"); ok {
+		return tarball.ImageFromPath(ts.MkAbs(file), nil)
+	}
+	r, err := name.ParseReference(ref, name.Insecure)
+	if err != nil {
+		return nil, err
+	}
+	return remote.Image(r)
+}
+
+func absentCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: absent REF")
+	}
+	_, err := find(ts, args[0])
+	var answer *transport.Error
+	if !errors.As(err, &answer) || answer.StatusCode != http.StatusNotFound {
+		ts.Fatalf("%s: wanted a 404, got %v", args[0], err)
+	}
+}
+
+// unpackCommand copies an image to an OCI layout with skopeo and unpacks it
+// with umoci: two readers that are not ours.
+func unpackCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: unpack IMAGE DIR")
+	}
+	unpack(ts, args[0], ts.MkAbs(args[1]))
+}
+
+func unpack(ts *testscript.TestScript, ref, dir string) {
+	from := "docker://" + ref
+	if d, ok := strings.CutPrefix(ref, "layout:"); ok {
+		from = "oci:" + ts.MkAbs(d)
+	}
+	copied := filepath.Join(ts.Getenv("WORK"), ".copied-"+filepath.Base(dir))
+	ts.Check(ts.Exec("skopeo", "copy", "-q", "--src-tls-verify=false", from, "oci:"+copied+":x"))
+	ts.Check(ts.Exec("umoci", "unpack", "--image", copied+":x", dir))
+}
+
+// stubs are files that buildah leaves in an image for its own mounts.
+var stubs = map[string]bool{"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/run/.containerenv": true}
+
+// sameAsBuildah builds the same thing with us and with buildah and compares the
+// two trees; then ours with what umoci unpacks of it.
+func sameAsBuildah(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("same-as-buildah cannot be negated")
+	}
+	work := ts.Getenv("WORK")
+	buildCommand(ts, false, append([]string{"--no-push", "--oci-layout-path", filepath.Join(work, ".ours")}, args...))
+	store := []string{"--root", filepath.Join(work, ".root"), "--runroot", filepath.Join(work, ".run"), "--storage-driver", "vfs"}
+	ts.Check(ts.Exec("buildah", append(append(store, "bud", "-q", "--isolation", "chroot", "--tls-verify=false",
+		"--identity-label=false", "-t", "x"), args...)...))
+	ts.Check(ts.Exec("buildah", append(store, "push", "-q", "x", "oci:"+filepath.Join(work, ".theirs"))...))
+
+	ours := flatten(ts, "layout:.ours").Entries(flat.Options{})
+	theirs := flatten(ts, "layout:.theirs").Entries(flat.Options{})
+	compare(ts, "buildah", listed(theirs), listed(ours))
+
+	unpack(ts, "layout:.ours", filepath.Join(work, ".unpacked"))
+	tree, err := flat.Dir(filepath.Join(work, ".unpacked", "rootfs"))
+	ts.Check(err)
+	compare(ts, "umoci", listed(tree.Entries(flat.Options{})), listed(ours))
+}
+
+func listed(entries map[string]flat.Entry) []flat.Entry {
+	for p := range stubs {
+		delete(entries, p)
+	}
+	changed, _ := flat.Diff(nil, entries)
+	return changed
+}
+
+func compare(ts *testscript.TestScript, with string, want, got []flat.Entry) {
+	if diff := flat.Compare(want, got); len(diff) > 0 {
+		const most = 40
+		ts.Fatalf("differs from %s's in %d paths:\n%s", with, len(diff), strings.Join(diff[:min(len(diff), most)], "\n"))
+	}
+}
