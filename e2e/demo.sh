@@ -34,11 +34,11 @@ echo "$host"
 title "the base image, FROM scratch: examples/hello/base"
 cp -r examples/hello/base "$work/base"
 cp /bin/busybox "$work/base/busybox"
-"$bin/kbuild-sandbox" build --insecure -t "$host/demo/busybox" "$work/base"
+"$bin/kbuild-sandbox" build --insecure -t "$host/demo/busybox" "$work/base" 2>&1
 
 title "a build of two stages on it: examples/hello"
 "$bin/kbuild-sandbox" build --insecure --insecure-pull --build-arg BASE="$host/demo/busybox" \
-  --oci-layout-path "$work/image" -t "$host/demo/hello:1" examples/hello
+  --oci-layout-path "$work/image" -t "$host/demo/hello:1" examples/hello 2>&1
 
 blob() { cat "$work/image/blobs/sha256/${1#sha256:}"; }
 manifest=$(blob "$(jq -r '.manifests[0].digest' "$work/image/index.json")")

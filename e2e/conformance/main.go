@@ -161,7 +161,8 @@ func (r *runner) runAll(ctx context.Context, cases []*testCase, rep *report) {
 
 // runCase lays a case out, builds it and judges the result: what is wrong.
 func (r *runner) runCase(ctx context.Context, c *testCase) []string {
-	dir := filepath.Join(r.tmp, strings.ReplaceAll(c.Name, "/", "."))
+	// Short: a work directory below it has to hold a socket's path.
+	dir := filepath.Join(r.tmp, fmt.Sprintf("c%d", c.Number))
 	p := paths{
 		dir: dir, files: filepath.Join(dir, "files"), tmp: filepath.Join(dir, "tmp"),
 		layout: filepath.Join(dir, "layout"), host: r.registry.Host,

@@ -15,10 +15,11 @@ import (
 
 // testCase is one file of the suite.
 type testCase struct {
-	Name  string // group/name
-	Files []txtar.File
-	Opts  options
-	Want  want
+	Name   string // group/name
+	Number int    // in the suite's order, from 1
+	Files  []txtar.File
+	Opts   options
+	Want   want
 }
 
 // options is opts.json.
@@ -108,6 +109,7 @@ func load(suite string, match func(name string) bool) ([]*testCase, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f, err)
 		}
+		c.Number = len(out) + 1
 		out = append(out, c)
 	}
 	return out, nil
