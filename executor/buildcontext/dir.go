@@ -89,10 +89,20 @@ func openIgnoreFile(dir, name string) (*os.File, error) {
 	if err != nil || !filepath.IsLocal(rel) {
 		return os.OpenFile(name, flags, 0)
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	return root.OpenFile(rel, flags, 0)
+	// Not os.Root: gVisor follows links where that relies on O_NOFOLLOW.
+	fd, err := unix.Openat2(int(root.Fd()), rel, &unix.OpenHow{
+		Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if errors.Is(err, unix.EXDEV) {
+		err = errors.New("leads out of the context")
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: rel, Err: err}
+	}
+	return os.NewFile(uintptr(fd), rel), nil
 }

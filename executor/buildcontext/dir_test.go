@@ -187,19 +187,22 @@ func TestOpenFails(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Dir(outside), filepath.Join(dir, "linked")); err != nil {
+		t.Fatal(err)
+	}
 	fill(t, dir, "huge")
 	if err := os.Truncate(filepath.Join(dir, "huge"), maxIgnoreFile+1); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"bad": "syntax error in pattern", "sub": "not a regular file", "link": "escapes",
-		"huge": "exceeds 8388608 bytes", "none": "no such file",
+		"bad": "syntax error in pattern", "sub": "not a regular file", "link": "leads out of the context",
+		"linked/secret": "leads out of the context", "huge": "exceeds 8388608 bytes", "none": "no such file",
 	} {
 		_, err := Open(dir, filepath.Join(dir, name))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", name, err, want)
 		}
-		if err != nil && strings.Contains(err.Error(), "secret") {
+		if err != nil && strings.Contains(err.Error(), "[secret") {
 			t.Errorf("%s: the error shows what is outside: %v", name, err)
 		}
 	}

@@ -10,9 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,10 +20,6 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 )
-
-// unnamed is what a download is called whose URL has no file name, as in
-// BuildKit.
-const unnamed = "__unnamed__"
 
 // downloadMode is the mode of a downloaded file unless --chmod says otherwise.
 const downloadMode = 0o600
@@ -95,8 +89,7 @@ func isArchive(r io.Reader) bool {
 	return err == nil
 }
 
-// remote downloads one URL. The file's name is the URL's own, never the
-// server's choice.
+// remote downloads one URL.
 func (c *copier) remote(ctx context.Context, r plan.Remote, op *plan.Copy, env Env) error {
 	if env.Download == nil {
 		return fmt.Errorf("ADD %s: no download in this build", r.URL)
@@ -115,11 +108,10 @@ func (c *copier) remote(ctx context.Context, r plan.Remote, op *plan.Copy, env E
 		}
 		return modified, err
 	}
-	name := remoteName(r.URL)
 	if op.Unpack == nil || !*op.Unpack {
-		return c.place(op.Dest, name, downloadMode, fetch)
+		return c.place(op.Dest, r.Name, downloadMode, fetch)
 	}
-	return c.unpackRemote(ctx, name, op.Dest, env, fetch)
+	return c.unpackRemote(ctx, r.Name, op.Dest, env, fetch)
 }
 
 // unpackRemote keeps the download aside, since it has to be checked as a whole
@@ -152,19 +144,6 @@ func (c *copier) unpackRemote(ctx context.Context, name, dest string, env Env, f
 		_, err := io.Copy(w, f)
 		return modified, err
 	})
-}
-
-// remoteName is the last part of a URL's path.
-func remoteName(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return unnamed
-	}
-	name := path.Base(u.Path)
-	if !validName(name) {
-		return unnamed
-	}
-	return name
 }
 
 // checksum is what a download has to have.

@@ -34,9 +34,6 @@ func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upp
 	if op.Link && op.Chmod == "" {
 		root = mnt.Upper()
 	}
-	if op.Link && byName(op.Chown) {
-		return "", fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", op.Chown)
-	}
 	c, err := newCopier(root, mnt.Root(), src, op)
 	if err != nil {
 		return "", err

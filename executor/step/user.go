@@ -188,17 +188,6 @@ func groupID(root int, name string, missing uint32) (uint32, error) {
 	return gid, err
 }
 
-// byName says that spec holds a name that has to be looked up.
-func byName(spec string) bool {
-	user, group, _ := strings.Cut(spec, ":")
-	for _, s := range []string{user, group} {
-		if _, numeric, err := parseID(s); s != "" && s != "root" && err == nil && !numeric {
-			return true
-		}
-	}
-	return false
-}
-
 var errIDRange = errors.New("ids must be in range 0-2147483647")
 
 // parseID reads a decimal uid or gid. What is no number at all is a name:

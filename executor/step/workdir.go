@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,5 +47,27 @@ func makeWorkdir(root string, op *plan.Workdir) error {
 		return err
 	}
 	defer at.close()
-	return c.makeDirs(&at, len(at.rest), parentMode)
+	above, missing := at.path, at.rest
+	if err := c.makeDirs(&at, len(missing), parentMode); err != nil {
+		return err
+	}
+	if op.Time == nil {
+		return nil
+	}
+	// From within: making a directory changes the time of its parent.
+	for n := len(missing); n > 0; n-- {
+		made := path.Join(above, path.Join(missing[:n]...))
+		if err := setTime(dir, made, *op.Time); err != nil {
+			return fmt.Errorf("WORKDIR %s: %w", op.Path, err)
+		}
+	}
+	return nil
+}
+
+func setTime(root int, name string, t time.Time) error {
+	ts, err := unix.TimeToTimespec(t)
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(root, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
