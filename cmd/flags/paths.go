@@ -19,7 +19,7 @@ func (b *Build) paths(r *request.Build, from From) error {
 	r.Context = request.GuestPath(dir)
 	r.DockerfileName = b.source.dockerfile
 	if b.source.dockerfile == Stdin {
-		r.Dockerfile = Stdin
+		r.Dockerfile, r.DockerfileName = Stdin, "<stdin>"
 		r.Ignore, err = ignoreFile(dir, "")
 		return err
 	}

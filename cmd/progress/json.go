@@ -26,11 +26,13 @@ func (l *lines) close()         {}
 // Line is v as one line of JSON, with everything escaped that Clean would
 // break or write out: the value is the same, but no viewer of the log acts on it.
 func Line(v any) ([]byte, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
+	var in, out bytes.Buffer
+	enc := json.NewEncoder(&in)
+	enc.SetEscapeHTML(false) // nothing of HTML here: "a && b" stays readable
+	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
-	var out bytes.Buffer
+	raw := bytes.TrimSuffix(in.Bytes(), []byte("\n"))
 	out.Grow(len(raw) + 1)
 	for i := 0; i < len(raw); {
 		r, n := utf8.DecodeRune(raw[i:])

@@ -127,5 +127,6 @@ func (p *plain) close() {
 			p.log(&out, st, st.start, st.flush(false))
 		}
 	}
+	p.gap(&out)
 	io.WriteString(p.w, out.String())
 }

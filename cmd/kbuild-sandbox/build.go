@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
+)
+
+// maxDockerfile bounds a Dockerfile from standard input, in bytes (rule R18).
+const maxDockerfile = 8 << 20
+
+const buildLong = `Build an image from a Dockerfile and push it.
+
+CONTEXT is the directory with the files that the Dockerfile copies, by default
+the current one. Kaniko's flags work as they are.
+
+` + exitHelp
+
+const buildExample = `  kbuild-sandbox build -t registry.example.com/team/app:1 .
+  kbuild-sandbox build --no-push --tar-path app.tar --target test .
+  kbuild-sandbox build --context . --dockerfile Dockerfile --destination registry.example.com/team/app:1`
+
+// buildCommand is "build": the whole of what users come for.
+func (a *app) buildCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "build [flags] [CONTEXT]",
+		Short:   "Build an image and push it",
+		Long:    buildLong,
+		Example: buildExample,
+	}
+	b := flags.Register(c.Flags())
+	l := flags.RegisterLog(c.Flags())
+	var h host
+	h.register(c.Flags())
+	c.SetUsageFunc(groupedUsage)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		show := a.display(l)
+		from, err := a.from(args)
+		if err != nil {
+			return err
+		}
+		req, out, err := b.Request(from)
+		if err != nil {
+			return err
+		}
+		return a.build(c.Context(), job{req, out, h, show})
+	}
+	return c
+}
+
+// groupedUsage is the usage of a command whose flags stand in groups.
+func groupedUsage(c *cobra.Command) error {
+	_, err := fmt.Fprintf(c.OutOrStderr(), "Usage:\n  %s\n\nExamples:\n%s\n%s", c.UseLine(), c.Example, flags.Usages(c.Flags()))
+	return err
+}
+
+// job is one build as it was asked for.
+type job struct {
+	req  request.Build
+	out  flags.Outputs
+	host host
+	show progress.Options
+}
+
+// build runs one build from the request to the files that report it.
+func (a *app) build(ctx context.Context, j job) error {
+	started := time.Now()
+	cfg, err := j.host.config(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.inputs(&cfg, j.req); err != nil {
+		return err
+	}
+	cfg.Outputs = sandbox.Outputs{TarPath: j.out.Tar, LayoutDir: j.out.Layout}
+
+	display := progress.New(a.stderr, j.show)
+	defer display.Close()
+	creds, err := newCredentials(a.env, j.req.Destinations, func(format string, args ...any) {
+		display.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: fmt.Sprintf(format, args...)})
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Credentials, cfg.Sink = creds.answer, display
+	res, err := sandbox.Run(ctx, cfg)
+	display.Close()
+	switch {
+	case err != nil:
+		return err
+	case res.Failure != nil:
+		return &buildError{res}
+	}
+	if err := j.out.Write(res); err != nil {
+		return err
+	}
+	return a.success(j, res, time.Since(started))
+}
+
+// inputs hands the paths of the request over to the sandbox, which gives them
+// other names inside.
+func (a *app) inputs(cfg *sandbox.Config, req request.Build) error {
+	cfg.Request = req
+	cfg.Context, cfg.Ignore = string(req.Context), string(req.Ignore)
+	cfg.Request.Context, cfg.Request.Dockerfile, cfg.Request.Ignore = "", "", ""
+	if req.Dockerfile != flags.Stdin {
+		cfg.Dockerfile = string(req.Dockerfile)
+		return nil
+	}
+	data, err := io.ReadAll(io.LimitReader(a.stdin, maxDockerfile+1))
+	if err != nil {
+		return fmt.Errorf("read the Dockerfile from standard input: %w", err)
+	}
+	if len(data) > maxDockerfile {
+		return &flags.Error{Msg: fmt.Sprintf("the Dockerfile on standard input is larger than %d bytes", maxDockerfile), Input: true}
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	cfg.DockerfileData = data
+	return nil
+}
+
+// display settles how the build and its errors are shown.
+func (a *app) display(l *flags.Log) progress.Options {
+	opt := l.Options(a.terminal, a.env)
+	opt.Size = terminalSize
+	a.json, a.color = opt.Mode == progress.JSON, opt.Color
+	return opt
+}
+
+// terminalSize is the size of the terminal on standard error.
+func terminalSize() (columns, rows int) {
+	columns, rows, err := term.GetSize(int(os.Stderr.Fd()))
+	if err != nil || columns <= 0 || rows <= 0 {
+		return 80, 24
+	}
+	return columns, rows
+}
+
+// success tells what was built: a line for people, and on standard output the
+// names that can be pulled, or the digest where nothing was pushed.
+func (a *app) success(j job, res request.Result, took time.Duration) error {
+	if a.json {
+		line, err := progress.Line(ending{Time: time.Now(), Kind: "result", Result: &res})
+		if err != nil {
+			return err
+		}
+		a.stderr.Write(line)
+	} else if j.show.Level >= progress.Normal {
+		fmt.Fprintf(a.stderr, "built %s in %.1fs\n", progress.Clean(res.Digest), took.Seconds())
+	}
+	names := res.Pushed
+	if len(names) == 0 {
+		_, err := fmt.Fprintln(a.stdout, progress.Clean(res.Digest))
+		return err
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintf(a.stdout, "%s@%s\n", progress.Clean(name), progress.Clean(res.Digest)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buildError is a build that the executor ended with a failure.
+type buildError struct{ result request.Result }
+
+func (e *buildError) Error() string { return e.result.Failure.Message }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
+)
+
+// told is an error about which everything has been printed.
+type told struct{}
+
+func (told) Error() string { return "failed" }
+
+// ending is the last line of --progress=json: how the build ended.
+type ending struct {
+	Time   time.Time       `json:"time"`
+	Kind   string          `json:"kind"` // result or error
+	Result *request.Result `json:"result,omitempty"`
+	Text   string          `json:"text,omitempty"`
+	Hint   string          `json:"hint,omitempty"`
+}
+
+// report tells a person, or a program, of an error: what is wrong, and apart
+// from it what to do.
+func (a *app) report(err error) {
+	var failed *buildError
+	if errors.As(err, &failed) {
+		if a.json {
+			a.line(ending{Kind: "result", Result: &failed.result})
+			return
+		}
+		progress.Report(a.stderr, *failed.result.Failure, a.color)
+		return
+	}
+	text, hint := explain(err)
+	if a.json {
+		a.line(ending{Kind: "error", Text: text, Hint: hint})
+		return
+	}
+	progress.Error(a.stderr, text, hint, a.color)
+}
+
+func (a *app) line(o ending) {
+	o.Time = time.Now()
+	if line, err := progress.Line(o); err == nil {
+		a.stderr.Write(line)
+	}
+}
+
+// explain is an error in words, and what to do about it.
+func explain(err error) (text, hint string) {
+	var (
+		usage   *flags.Error
+		wall    *sandbox.WallError
+		end     *sandbox.EndError
+		noRunsc *runsc.Error
+	)
+	text = err.Error()
+	switch {
+	case errors.As(err, &usage):
+		return usage.Msg, usage.Hint
+	case errors.As(err, &wall):
+		return withLog(text, wall.Log), wall.Hint
+	case errors.As(err, &end):
+		return withLog(withLog(text, end.Output), end.Log), end.Hint
+	case errors.As(err, &noRunsc):
+		return noRunsc.Msg, noRunsc.Hint
+	}
+	return text, ""
+}
+
+// withLog puts what gVisor or the executor reported below a message.
+func withLog(text, log string) string {
+	if log = strings.TrimSpace(log); log == "" {
+		return text
+	}
+	return text + "\n" + log
+}
