@@ -33,7 +33,7 @@ type attributes struct {
 }
 
 // all applies every entry of an archive in turn, the last of a name wins.
-func (a *applier) all(ctx context.Context, r io.Reader) error {
+func (a *applier) all(ctx context.Context, r *ahead) error {
 	tr := tar.NewReader(r)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -43,11 +43,11 @@ func (a *applier) all(ctx context.Context, r io.Reader) error {
 		if err == io.EOF {
 			return nil
 		}
-		if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		if err != nil {
+		if err != nil && r.failed() {
 			return err
+		}
+		if err != nil { // the stream is in order, what it says is not
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		if err := a.entry(h, tr); err != nil {
 			return fmt.Errorf("entry %q: %w", shorten(h.Name), err)

@@ -82,7 +82,7 @@ func (a *applier) clear(d *dir, base string) (hid bool, err error) {
 	p := join(d.path, base)
 	for q, o := range a.open {
 		if within(q, p) {
-			delete(a.open, q)
+			a.forget(o)
 			unix.Close(o.fd)
 		}
 	}

@@ -67,7 +67,7 @@ func (m *meter) read(n int) error {
 	if m.stream > m.lim.Bytes {
 		return fmt.Errorf("%w: more than %d bytes", ErrLimit, m.lim.Bytes)
 	}
-	if m.stream > freeBytes && m.stream/m.lim.Ratio > m.packed.Load() {
+	if m.stream > freeBytes && m.stream/m.lim.Ratio >= m.packed.Load() {
 		return fmt.Errorf("%w: expands more than %d times", ErrLimit, m.lim.Ratio)
 	}
 	return nil

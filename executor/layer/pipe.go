@@ -99,19 +99,26 @@ func (a *ahead) Read(p []byte) (int, error) {
 func (a *ahead) next() error {
 	select {
 	case c, ok := <-a.out:
-		if !ok {
-			return a.ctx.Err()
+		switch {
+		case !ok:
+			a.cur.err = a.ctx.Err()
+		default:
+			a.cur, a.rest = c, c.buf[:c.n]
+			if err := a.count(c.n); err != nil {
+				a.cur.err, a.rest = err, nil
+			}
 		}
-		if err := a.count(c.n); err != nil {
-			a.cur.err = err
-			return err
-		}
-		a.cur, a.rest = c, c.buf[:c.n]
-		return nil
 	case <-a.ctx.Done():
-		return a.ctx.Err()
+		a.cur.err = a.ctx.Err()
 	}
+	if len(a.rest) > 0 {
+		return nil
+	}
+	return a.cur.err
 }
+
+// failed says whether the stream itself has ended in an error.
+func (a *ahead) failed() bool { return a.cur.err != nil && a.cur.err != io.EOF && len(a.rest) == 0 }
 
 // Close stops the goroutines and waits for them. The hash is complete when Read
 // has returned io.EOF before.

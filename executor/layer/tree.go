@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"path"
@@ -19,7 +20,7 @@ func mknod(dirfd int, name string, mode uint32, dev uint64) error {
 }
 
 const (
-	maxOpen  = 128 // directories held open
+	maxOpen  = 256 // directories held open
 	maxLinks = 255 // symbolic links in one path
 	// maxFollowed is how many links of the layers below a layer's entries may
 	// lead through; every whiteout is compared with them.
@@ -36,7 +37,7 @@ type dir struct {
 	setgid bool // what is made in it inherits its group
 	dirty  bool // its entries changed, and so its time
 	pins   int  // in use
-	used   uint64
+	place  *list.Element
 }
 
 // tree resolves paths below a root directory as chroot would, but never lets
@@ -44,9 +45,9 @@ type dir struct {
 // keeps its modification time. Directories stay open while they are in use and
 // for as long as there is room.
 type tree struct {
-	root  *dir
-	open  map[string]*dir
-	clock uint64
+	root *dir
+	open map[string]*dir
+	used *list.List // of the open directories but the root, last used first
 
 	// overlay: the root is a lower directory in the making. Names that it
 	// does not have are looked up in the layers below it.
@@ -72,7 +73,7 @@ func newTree(fd int, nodes Nodes) (*tree, error) {
 	}
 	root := &dir{fd: fd, pins: 1, mtime: st.Mtim, setgid: st.Mode&unix.S_ISGID != 0}
 	return &tree{
-		root: root, open: map[string]*dir{"": root}, nodes: nodes,
+		root: root, open: map[string]*dir{"": root}, used: list.New(), nodes: nodes,
 		followed: map[string]struct{}{}, umask: 0o777, scratch: make([]byte, 1<<16),
 	}, nil
 }
@@ -176,7 +177,7 @@ func (t *tree) add(d *dir, name string, fd int) (*dir, error) {
 		return nil, fmt.Errorf("open directory %q: %w", n.path, err)
 	}
 	n.mtime, n.setgid = st.Mtim, st.Mode&unix.S_ISGID != 0
-	t.open[n.path] = n
+	t.open[n.path], n.place = n, t.used.PushFront(n)
 	return t.pin(n), nil
 }
 
@@ -185,22 +186,25 @@ func (t *tree) makeRoom() error {
 	if len(t.open) < maxOpen {
 		return nil
 	}
-	var oldest *dir
-	for _, d := range t.open {
-		if d.pins == 0 && (oldest == nil || d.used < oldest.used) {
-			oldest = d
+	for e := t.used.Back(); e != nil; e = e.Prev() {
+		if d := e.Value.(*dir); d.pins == 0 {
+			t.forget(d)
+			return d.close()
 		}
 	}
-	if oldest == nil {
-		return nil
-	}
-	delete(t.open, oldest.path)
-	return oldest.close()
+	return nil
+}
+
+// forget takes a directory from the open ones.
+func (t *tree) forget(d *dir) {
+	delete(t.open, d.path)
+	t.used.Remove(d.place)
 }
 
 func (t *tree) pin(d *dir) *dir {
-	t.clock++
-	d.used = t.clock
+	if d.place != nil {
+		t.used.MoveToFront(d.place)
+	}
 	d.pins++
 	return d
 }

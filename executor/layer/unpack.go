@@ -60,7 +60,7 @@ func Unpack(ctx context.Context, r io.Reader, dir string, opt UnpackOptions) (v1
 	return sumHash(sum), nil
 }
 
-func unpackTar(ctx context.Context, r io.Reader, dir string, opt UnpackOptions, m *meter) error {
+func unpackTar(ctx context.Context, r *ahead, dir string, opt UnpackOptions, m *meter) error {
 	fd, err := unix.Open(dir, openDir, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
