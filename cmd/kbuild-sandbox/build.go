@@ -24,6 +24,10 @@ const buildLong = `Build an image from a Dockerfile and push it.
 CONTEXT is the directory with the files that the Dockerfile copies, by default
 the current one. Kaniko's flags work as they are.
 
+Credentials for registries come from auths, credHelpers and credsStore of
+$DOCKER_CONFIG/config.json (~/.docker/config.json), or from the same in
+$DOCKER_AUTH_CONFIG. Names and digests of what was built go to standard output.
+
 ` + exitHelp
 
 const buildExample = `  kbuild-sandbox build -t registry.example.com/team/app:1 .
@@ -86,8 +90,8 @@ func (a *app) build(ctx context.Context, j job) error {
 
 	display := progress.New(a.stderr, j.show)
 	defer display.Close()
-	creds, err := newCredentials(a.env, j.req.Destinations, func(format string, args ...any) {
-		display.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: fmt.Sprintf(format, args...)})
+	creds, err := newCredentials(a.env, j.req.Destinations, func(text string) {
+		display.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: text})
 	})
 	if err != nil {
 		return err

@@ -67,10 +67,11 @@ type credentials struct {
 	configs []dockerConfig
 	push    map[string]bool // hosts of the destinations
 	lookup  helperFunc
-	tell    func(format string, args ...any) // which source was used; never a secret
+	tell    func(text string) // which source was used; never a secret
 
 	mu   sync.Mutex // helpers run one at a time
 	kept map[string]keptAnswer
+	said map[string]bool // what was told already
 	asks int
 }
 
@@ -86,8 +87,8 @@ type helperFunc func(ctx context.Context, name, server string) (request.Answer, 
 var errNoCredential = errors.New("no credential")
 
 // newCredentials reads the configuration. A file that is not there is no error.
-func newCredentials(env func(string) (string, bool), destinations []string, tell func(string, ...any)) (*credentials, error) {
-	c := &credentials{lookup: runHelper, tell: tell, push: map[string]bool{}, kept: map[string]keptAnswer{}}
+func newCredentials(env func(string) (string, bool), destinations []string, tell func(string)) (*credentials, error) {
+	c := &credentials{lookup: runHelper, tell: tell, push: map[string]bool{}, kept: map[string]keptAnswer{}, said: map[string]bool{}}
 	for _, d := range destinations {
 		c.push[destinationHost(d)] = true
 	}
@@ -181,12 +182,19 @@ func (c *credentials) find(ctx context.Context, ask request.Ask) (request.Answer
 			return request.Answer{}, fmt.Errorf("credential for %s: %w", host, err)
 		}
 		if from != "" {
-			c.tell("credential for %s (%s): %s", host, scope, from)
+			c.sayOnce(fmt.Sprintf("credential for %s (%s): %s", host, scope, from))
 			return a, nil
 		}
 	}
-	c.tell("credential for %s (%s): none, anonymous", host, scope)
+	c.sayOnce(fmt.Sprintf("credential for %s (%s): none, anonymous", host, scope))
 	return request.Answer{}, nil
+}
+
+func (c *credentials) sayOnce(text string) {
+	if !c.said[text] {
+		c.said[text] = true
+		c.tell(text)
+	}
 }
 
 // fromConfig looks in one config, in docker's order: the helper of the host,

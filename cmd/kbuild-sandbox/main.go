@@ -43,6 +43,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		Use:               "kbuild-sandbox",
 		Short:             "Build container images inside gVisor, without a daemon",
 		Long:              longHelp,
+		Version:           versionText(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Args:              noArgs,
@@ -63,7 +64,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetVersionTemplate(versionLine())
 	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil && !errors.As(err, new(told)) {
