@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyAttributes gives directory to the owner, mode, extended attributes and
-// times of directory from, without the marks of the overlay.
-func copyAttributes(from, to string) error {
+// CopyAttributes gives directory to the owner, mode, extended attributes and
+// times of directory from, without the marks of the overlay. Neither path may
+// go through a symbolic link that somebody else made.
+func CopyAttributes(from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(from, &st); err != nil {
 		return fmt.Errorf("stat %s: %w", from, err)
@@ -44,7 +45,8 @@ func copyXattrs(from, to string) error {
 	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
 	for _, raw := range bytes.Split(names[:n], []byte{0}) {
 		name := string(raw)
-		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
+		if name == "" || strings.HasPrefix(name, "trusted.overlay.") ||
+			strings.HasPrefix(name, "user.overlay.") {
 			continue
 		}
 		n, err := unix.Lgetxattr(from, name, value)

@@ -92,7 +92,7 @@ func (t *Tree) Begin(ctx context.Context, extra ...string) (*Mount, error) {
 	if n := len(lowers); n > 0 {
 		top = lowers[n-1]
 	}
-	if err := copyAttributes(top, upper); err != nil {
+	if err := CopyAttributes(top, upper); err != nil {
 		return nil, fmt.Errorf("begin step: %w", err)
 	}
 	m := &Mount{tree: t, upper: upper}
