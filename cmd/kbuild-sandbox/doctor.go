@@ -51,7 +51,7 @@ func (a *app) doctorCommand() *cobra.Command {
 // examine looks at everything; what needs an earlier thing that is missing is
 // left out.
 func examine(ctx context.Context, h host) []finding {
-	list := []finding{kernel()}
+	list := kernelFindings(procSys(), os.Geteuid() == 0)
 	rs, err := runsc.Find(ctx, h.runsc, besideUs())
 	f := finding{name: "gVisor", ok: err == nil}
 	if err != nil {
@@ -71,15 +71,6 @@ func examine(ctx context.Context, h host) []finding {
 		return list
 	}
 	return append(list, trial(ctx, h))
-}
-
-func kernel() finding {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return finding{name: "kernel", found: err.Error()}
-	}
-	release := unix.ByteSliceToString(u.Release[:])
-	return finding{name: "kernel", ok: true, found: "Linux " + release + " " + unix.ByteSliceToString(u.Machine[:])}
 }
 
 // enoughRoom is the space below which doctor warns, in bytes.

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelFindings are the settings of the kernel that a sandbox depends on. sys
+// is /proc/sys; a setting that is not there does not restrict.
+func kernelFindings(sys fs.FS, root bool) []finding {
+	return []finding{release(), userNamespaces(sys, root), ptrace(sys), seccompSupport(sys)}
+}
+
+func release() finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return finding{name: "kernel", found: err.Error()}
+	}
+	return finding{
+		name: "kernel", ok: true,
+		found: "Linux " + unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:]),
+	}
+}
+
+// userNamespaces: gVisor's processes live in one; whoever is not root needs the
+// right to make it.
+func userNamespaces(sys fs.FS, root bool) finding {
+	f := finding{name: "user namespaces", ok: true, found: "allowed"}
+	if n, ok := setting(sys, "user/max_user_namespaces"); ok && n == 0 {
+		f.ok, f.found = false, "user.max_user_namespaces is 0"
+		f.hint = "sysctl user.max_user_namespaces=10000"
+		return f
+	}
+	if root {
+		return f
+	}
+	if n, ok := setting(sys, "kernel/unprivileged_userns_clone"); ok && n == 0 {
+		f.ok, f.found = false, "kernel.unprivileged_userns_clone is 0"
+		f.hint = "sysctl kernel.unprivileged_userns_clone=1, or run as root"
+		return f
+	}
+	if n, ok := setting(sys, "kernel/apparmor_restrict_unprivileged_userns"); ok && n != 0 {
+		// A profile may still allow it for this program: starting a sandbox tells.
+		f.ok, f.optional, f.found = false, true, "AppArmor restricts them (kernel.apparmor_restrict_unprivileged_userns)"
+		f.hint = "if no sandbox starts: an AppArmor profile with userns for kbuild-sandbox, or run as root"
+	}
+	return f
+}
+
+// ptrace: gVisor's systrap platform controls the sandbox's processes with it.
+func ptrace(sys fs.FS) finding {
+	f := finding{name: "ptrace", ok: true, optional: true, found: "allowed"}
+	if n, ok := setting(sys, "kernel/yama/ptrace_scope"); ok && n >= 2 {
+		f.ok, f.found = false, "restricted: kernel.yama.ptrace_scope is "+strconv.FormatInt(n, 10)
+		f.hint = "if no sandbox starts: sysctl kernel.yama.ptrace_scope=1"
+	}
+	return f
+}
+
+// seccompSupport: gVisor and the executor both load filters.
+func seccompSupport(sys fs.FS) finding {
+	actions, err := fs.ReadFile(sys, "kernel/seccomp/actions_avail")
+	if err != nil {
+		return finding{name: "seccomp", found: "the kernel has no seccomp filters", hint: "a kernel with CONFIG_SECCOMP_FILTER is needed"}
+	}
+	f := finding{name: "seccomp", ok: true, found: strings.TrimSpace(string(actions))}
+	for _, needed := range []string{"errno", "allow", "trap", "kill_process"} {
+		if !strings.Contains(" "+f.found+" ", " "+needed+" ") {
+			f.ok, f.hint = false, "a kernel with the seccomp action "+needed+" is needed"
+		}
+	}
+	return f
+}
+
+// setting is a number of /proc/sys.
+func setting(sys fs.FS, name string) (int64, bool) {
+	data, err := fs.ReadFile(sys, name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return n, err == nil
+}
+
+// procSys is the running kernel's settings.
+func procSys() fs.FS { return os.DirFS("/proc/sys") }
