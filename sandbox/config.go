@@ -31,6 +31,8 @@ type Config struct {
 	WorkDir string
 	// Quota bounds the workspace, in bytes; 0: what is free, less a margin.
 	Quota int64
+	// DirectFS trades a wall for speed, see runsc.Settings.
+	DirectFS bool
 	// NoSUID: set-user-id programs in RUN steps do not elevate.
 	NoSUID bool
 	// DebugDir gets gVisor's own logs; "": none are written.

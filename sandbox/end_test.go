@@ -282,6 +282,9 @@ func TestKilledLauncher(t *testing.T) {
 			if p := processesOf(t, j.Base); len(p) > 0 {
 				t.Errorf("processes are left: %q", p)
 			}
+			if as != nil && len(ownedBy(t, as.Uid)) > 0 {
+				t.Errorf("processes of the user are left: %q", ownedBy(t, as.Uid))
+			}
 			if size := diskUse(t, filepath.Join(j.Base, "w")); size > 1<<20 {
 				t.Errorf("%d bytes are left on disk", size)
 			}
@@ -296,6 +299,23 @@ func TestKilledLauncher(t *testing.T) {
 			nothingLeft(t, j.Base)
 		}
 	}
+}
+
+// ownedBy lists all processes of a user, whatever they are called.
+func ownedBy(t *testing.T, uid uint32) []string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, f := range files {
+		s, err := readStatus(f)
+		if err == nil && strings.HasPrefix(s["Uid"], fmt.Sprint(uid, "\t")) && !strings.HasPrefix(s["State"], "Z") {
+			found = append(found, s["Name"]+" "+s["Pid"])
+		}
+	}
+	return found
 }
 
 // diskUse is what du would say.
@@ -416,4 +436,23 @@ func TestWorkspaceIsNotMemory(t *testing.T) {
 	}
 	l.cmd.Process.Signal(syscall.SIGTERM)
 	l.outcome(t)
+}
+
+// Root of a container that was started without CAP_SYS_ADMIN is treated as an
+// ordinary user.
+func TestRootWithoutAdmin(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs to start as root, to drop it")
+	}
+	j := newJob(t, "ok")
+	b, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", testFiles(t).self)
+	cmd.Env = append(os.Environ(), helperEnv+"="+string(b))
+	out, err := cmd.Output()
+	if err != nil || !strings.Contains(string(out), `"Err":""`) {
+		t.Errorf("%v: %s", err, out)
+	}
 }

@@ -48,7 +48,9 @@ const containerID = "b"
 
 // settings are what runsc's flags depend on.
 func (l layout) settings(c Config) runsc.Settings {
-	return runsc.Settings{Root: l.state, Log: l.log, PanicLog: l.panics, DebugDir: c.DebugDir, NoSUID: c.NoSUID}
+	return runsc.Settings{
+		Root: l.state, Log: l.log, PanicLog: l.panics, DebugDir: c.DebugDir, DirectFS: c.DirectFS, NoSUID: c.NoSUID,
+	}
 }
 
 // mounts returns all mounts of the sandbox. Nothing of the host is writable:
@@ -63,7 +65,7 @@ func mounts(c Config, l layout) []specs.Mount {
 		readOnly(guestExecutor, c.Executor),
 		readOnly(guestIn, l.in),
 		readOnly(guestContext, c.Context),
-		{Destination: guestWork, Type: "bind", Source: l.work, Options: []string{"rw", "nodev"}},
+		{Destination: guestWork, Type: "bind", Source: l.work, Options: []string{"rw"}},
 	}
 }
 

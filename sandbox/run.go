@@ -88,7 +88,7 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (
 		return request.Result{}, err
 	}
 	s := newSession(p.conn, c, out, func() error {
-		return errors.Join(verifyHost(l.state, m), dropNames(l.work))
+		return errors.Join(verifyHost(l.state, m, c.DirectFS), dropNames(l.work))
 	})
 	res, err := s.serve(ctx)
 	grace := exitGrace
@@ -108,6 +108,9 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (
 // resolvePlaces follows symbolic links once, so that what is checked here is
 // what gVisor opens.
 func resolvePlaces(c *Config) error {
+	if err := checkLength(c.WorkDir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.WorkDir, 0o777); err != nil {
 		return fmt.Errorf("make work directory: %w", err)
 	}

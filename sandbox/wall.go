@@ -26,7 +26,7 @@ const (
 // its own processes behind the walls that it promises: another user namespace,
 // an ordinary uid, no new privileges, few capabilities, and a seccomp filter on
 // every thread.
-func verifyHost(state string, m mode) error {
+func verifyHost(state string, m mode, directfs bool) error {
 	procs, err := runsc.Processes(state)
 	if err != nil {
 		return &WallError{Wall: "gVisor", Msg: "cannot look at its processes", Err: err}
@@ -39,6 +39,9 @@ func verifyHost(state string, m mode) error {
 	for _, p := range procs {
 		count[p.Role]++
 		caps := uint64(sentryCaps)
+		if directfs {
+			caps |= goferCaps &^ (1 << unix.CAP_SYS_CHROOT)
+		}
 		switch p.Role {
 		case runsc.RoleGofer:
 			caps = goferCaps

@@ -47,8 +47,8 @@ type workdir struct {
 // openWorkdir sweeps base and makes a new directory in it. What the sweep
 // could not remove is told through warn.
 func openWorkdir(ctx context.Context, base string, warn func(string)) (*workdir, error) {
-	if err := os.MkdirAll(base, 0o777); err != nil {
-		return nil, fmt.Errorf("make work directory: %w", err)
+	if err := checkLength(base); err != nil {
+		return nil, err
 	}
 	if err := sweep(ctx, base); err != nil {
 		warn("left over from an earlier run: " + err.Error())
@@ -70,12 +70,16 @@ func openWorkdir(ctx context.Context, base string, warn func(string)) (*workdir,
 		os.RemoveAll(tmp)
 		return nil, fmt.Errorf("make work directory: %w", err)
 	}
-	w := &workdir{layout: layoutOf(dir), lock: lock}
-	if len(dir) > maxDirLen {
-		w.remove(ctx)
-		return nil, fmt.Errorf("work directory %s: its path has %d bytes, %d are possible; use a shorter one", base, len(dir), maxDirLen)
+	return &workdir{layout: layoutOf(dir), lock: lock}, nil
+}
+
+// checkLength refuses a path that is too long for what lies below it.
+func checkLength(base string) error {
+	const random = 10 // digits, at most
+	if limit := maxDirLen - len("/"+dirPrefix) - random; len(base) > limit {
+		return fmt.Errorf("work directory %s: its path has %d bytes, at most %d are possible: use a shorter one", base, len(base), limit)
 	}
-	return w, nil
+	return nil
 }
 
 var errLocked = errors.New("its launcher is running")

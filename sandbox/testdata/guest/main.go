@@ -44,7 +44,7 @@ func main() {
 	check(err)
 	check(json.Unmarshal(raw, &g.req))
 	acts := map[string]func(){
-		"ok": g.ok, "tour": g.tour, "ask": g.ask, "layout": g.layout, "tar": g.tar,
+		"ok": g.ok, "FROM": g.ok, "tour": g.tour, "ask": g.ask, "layout": g.layout, "tar": g.tar,
 		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { forever() },
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },

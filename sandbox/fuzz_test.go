@@ -1,0 +1,67 @@
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// FuzzServe lets an executor say anything: the launcher must neither crash nor
+// hang nor write outside of the outputs.
+func FuzzServe(f *testing.F) {
+	frame := func(pairs ...any) []byte {
+		var b bytes.Buffer
+		w := request.NewWriter(&b)
+		for i := 0; i < len(pairs); i += 2 {
+			p, ok := pairs[i+1].([]byte)
+			if !ok {
+				p, _ = json.Marshal(pairs[i+1])
+			}
+			_ = w.Write(pairs[i].(request.FrameKind), p)
+		}
+		return b.Bytes()
+	}
+	good := request.Posture{GVisor: true, Seccomp: 2}
+	f.Add(frame(request.FrameHello, good, request.FrameResult, request.Result{Version: 1, Posture: good}))
+	f.Add(frame(request.FrameEvent, request.Event{Kind: request.EventInfo}, request.FrameAsk, request.Ask{Host: "x"}))
+	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputTar}, request.FrameChunk, []byte("x"), request.FrameEnd, []byte{}))
+	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputBlob, Digest: "sha256:..", Size: 1}, request.FrameChunk, []byte("x")))
+	f.Add([]byte("E\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		dir := t.TempDir()
+		out, err := openOutputs(Outputs{LayoutDir: filepath.Join(dir, "l"), TarPath: filepath.Join(dir, "t")}, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ours.Close()
+		go func() {
+			defer theirs.Close()
+			_, _ = theirs.Write(sent)
+		}()
+		s := newSession(ours, Config{Sink: noSink{}}, out, func() error { return nil })
+		start := time.Now()
+		res, err := s.serve(t.Context())
+		if err == nil && res.Failure == nil && (!res.Posture.GVisor || res.Posture.Seccomp != 2) {
+			t.Errorf("success without walls: %+v", res)
+		}
+		if time.Since(start) > 5*time.Second {
+			t.Error("hangs")
+		}
+		if err := out.discard(); err != nil {
+			t.Error(err)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 || entries[0].Name() != stagingName {
+			t.Errorf("left: %v, %v", entries, err)
+		}
+	})
+}

@@ -1,0 +1,123 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func openHere(t *testing.T, base string) *workdir {
+	t.Helper()
+	w, err := openWorkdir(t.Context(), base, func(s string) { t.Errorf("warning: %s", s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// The sweep takes what is dead and ours, and nothing else.
+func TestSweep(t *testing.T) {
+	base := t.TempDir()
+	mk := func(name string, mode os.FileMode, lock bool) string {
+		dir := filepath.Join(base, name)
+		if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if lock {
+			if err := os.WriteFile(filepath.Join(dir, lockName), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	old := func(dir string) string {
+		when := time.Now().Add(-2 * staleNew)
+		if err := os.Chtimes(dir, when, when); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	alive := openHere(t, base)
+	defer alive.remove(context.Background())
+	elsewhere := t.TempDir()
+	if err := os.Symlink(elsewhere, filepath.Join(base, dirPrefix+"link")); err != nil {
+		t.Fatal(err)
+	}
+	stays := []string{
+		alive.dir, mk("other-1", 0o700, true), mk(dirPrefix+"shared", 0o755, true),
+		mk(dirPrefix+"young"+newSuffix, 0o700, false), elsewhere,
+	}
+	goes := []string{mk(dirPrefix+"dead", 0o700, true), old(mk(dirPrefix+"old"+newSuffix, 0o700, false))}
+	if os.Geteuid() == 0 {
+		foreign := mk(dirPrefix+"foreign", 0o700, true)
+		if err := os.Chown(foreign, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		stays = append(stays, foreign)
+	}
+	if err := sweep(t.Context(), base); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range stays {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("is gone: %v", err)
+		}
+	}
+	for _, dir := range goes {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
+}
+
+// The journal of a dead launcher removes temporary outputs and empty
+// directories, and nothing that is complete.
+func TestSweepOutputs(t *testing.T) {
+	base, out := t.TempDir(), t.TempDir()
+	w := openHere(t, base)
+	c := Outputs{LayoutDir: filepath.Join(out, "new", "layout"), TarPath: filepath.Join(out, "tars", "x.tar")}
+	if _, err := openOutputs(c, w.dir); err != nil {
+		t.Fatal(err)
+	}
+	done := filepath.Join(out, "tars", "finished.tar")
+	if err := os.WriteFile(done, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.lock.Close() // as its death does
+	openHere(t, base).remove(t.Context())
+	if _, err := os.Stat(filepath.Join(out, "new")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(out, "tars"))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+func TestParallelRuns(t *testing.T) {
+	base := t.TempDir()
+	one, two := openHere(t, base), openHere(t, base)
+	if one.dir == two.dir {
+		t.Fatal("one directory for two")
+	}
+	for _, w := range []*workdir{one, two} {
+		if _, err := os.Stat(w.dir); err != nil {
+			t.Error(err)
+		}
+		if err := w.remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestUnescapeMount(t *testing.T) {
+	if got := unescapeMount(`/a\040b\134c\012`); got != "/a b\\c\n" {
+		t.Errorf("%q", got)
+	}
+}
