@@ -101,11 +101,8 @@ func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndD
 // ownerByName says whether an owner is given by a name that only the passwd and
 // group files of the stage can resolve. root is 0 everywhere.
 func ownerByName(chown string) bool {
-	if chown == "" {
-		return false
-	}
 	user, group, _ := strings.Cut(chown, ":")
-	return !isID(user) || group != "" && !isID(group)
+	return user != "" && !isID(user) || group != "" && !isID(group)
 }
 
 func isID(s string) bool {

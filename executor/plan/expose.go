@@ -62,15 +62,15 @@ func parsePort(spec string) (port, error) {
 	address, host, container := splitPort(spec)
 	number, proto, _ := strings.Cut(container, "/")
 	p := port{proto: proto, mapped: address != "" || host != ""}
+	if number == "" {
+		return p, fmt.Errorf("invalid port: %q: no port specified", spec)
+	}
 	switch strings.ToLower(proto) {
 	case "":
 		p.proto = "tcp"
 	case "tcp", "udp", "sctp":
 	default:
 		return p, fmt.Errorf("invalid port: %q: invalid proto: %s", spec, proto)
-	}
-	if number == "" {
-		return p, fmt.Errorf("invalid port: %q: no port specified", spec)
 	}
 	if address != "" && !isAddress(address) {
 		return p, errors.New("invalid IP address: " + address)

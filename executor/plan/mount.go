@@ -20,6 +20,10 @@ func (m *maker) mounts(d *draft, c command, i *instructions.RunCommand) ([]Mount
 			Required: im.Required,
 			Mode:     toUint32(im.Mode), UID: toUint32(im.UID), GID: toUint32(im.GID),
 		}
+		// Whatever the type, from makes the stage one that comes before.
+		if src := c.sources[n]; src != nil && !src.done {
+			return nil, fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", im.From, im.Target)
+		}
 		var err error
 		switch im.Type {
 		case instructions.MountTypeSecret:
@@ -56,8 +60,6 @@ func (m *maker) mounts(d *draft, c command, i *instructions.RunCommand) ([]Mount
 // a bind mount without from.
 func sourceMount(d *draft, im *instructions.Mount, out *Mount, src *draft) error {
 	switch {
-	case src != nil && !src.done:
-		return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", im.From, im.Target)
 	case src != nil:
 		out.From = From{Kind: FromStage, Stage: src.Stage}
 	case im.From == "" && im.Type == instructions.MountTypeBind:

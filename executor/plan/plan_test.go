@@ -96,6 +96,7 @@ func TestErrors(t *testing.T) {
 			`cannot copy from stage "later"`, 2},
 		{base[:len(base)-1] + " AS a\nRUN --mount=from=b,target=/x true\nFROM a AS b\nFROM b\n", request.ClassParse, `cannot mount from stage "b"`, 2},
 		{base[:len(base)-1] + " AS p\nONBUILD COPY --from=c a b\nFROM p AS c\n", request.ClassParse, "circular dependency detected on stage: c", 3},
+		{base[:len(base)-1] + " AS a\nRUN --mount=type=tmpfs,from=b,target=/x true\nFROM a AS b\n", request.ClassParse, `cannot mount from stage "b"`, 2},
 		{base + "EXPOSE 1-2:3-5\n", request.ClassParse, "invalid ranges", 2},
 		{base + "EXPOSE 1:2:3\n", request.ClassParse, "invalid IP address: 1", 2},
 		{base + "EXPOSE 9-8\n", request.ClassParse, "invalid containerPort: 9-8", 2},
@@ -279,6 +280,7 @@ func TestCopy(t *testing.T) {
 		want *Copy
 	}{
 		{"COPY --from=scratch a b", &Copy{From: From{Kind: FromScratch}, Paths: []string{"a"}, Dest: "/w/b"}},
+		{"COPY --link --chown=:0 a b", &Copy{Paths: []string{"a"}, Dest: "/w/b", Link: true, Chown: ":0"}},
 		{"COPY a .", &Copy{Paths: []string{"a"}, Dest: "/w/"}},
 		{"COPY a ./x/.", &Copy{Paths: []string{"a"}, Dest: "/w/x/."}},
 		{"COPY a ../x/", &Copy{Paths: []string{"a"}, Dest: "/x/"}},

@@ -28,6 +28,7 @@ type answer struct {
 // resolve finds the base images of the stages that are needed. The references
 // of the others are only looked at: a wrong one is an error all the same.
 func (m *maker) resolve(ctx context.Context, needed map[*draft]bool) error {
+	m.placeImages(needed)
 	keys := map[*draft]imageKey{}
 	var group errgroup.Group
 	group.SetLimit(maxResolving)
@@ -68,6 +69,22 @@ func (m *maker) resolve(ctx context.Context, needed map[*draft]bool) error {
 		}
 	}
 	return nil
+}
+
+// placeImages sets where an image that --from names is named first: by a stage
+// that is needed, if there is one.
+func (m *maker) placeImages(needed map[*draft]bool) {
+	placed := map[*draft]bool{}
+	for _, d := range m.stages {
+		if !needed[d] {
+			continue
+		}
+		for src, c := range d.reads {
+			if src.isImage && !placed[src] {
+				placed[src], src.at = true, c.Location()
+			}
+		}
+	}
 }
 
 // imageKey normalizes a stage's base and sets the stage's platform.
