@@ -271,7 +271,7 @@ func noPlatform(p v1.Platform, there []string) error {
 type platformError struct{ want, have string }
 
 func (e *platformError) Error() string {
-	return fmt.Sprintf("no image for platform %s; there are: %s", e.want, e.have)
+	return fmt.Sprintf("no match for platform %s; there are: %s", e.want, e.have)
 }
 
 func specPlatform(p v1.Platform) specs.Platform {

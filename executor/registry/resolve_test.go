@@ -78,7 +78,7 @@ func TestPlatforms(t *testing.T) {
 			seed(t, ref, ix)
 			img, err := newClient(t, registry.Config{}).Resolve(context.Background(), ref, platform(t, test.want))
 			if test.get == "" {
-				e := wantError(t, err, request.ClassResolve, "no image for platform "+test.want, "--platform")
+				e := wantError(t, err, request.ClassResolve, "no match for platform "+test.want, "--platform")
 				for _, p := range test.there {
 					if strings.Contains(e.Msg, p) == strings.HasPrefix(p, "unknown") {
 						t.Errorf("%s in %q", p, e.Msg)
