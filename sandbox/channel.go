@@ -94,6 +94,9 @@ func (s *session) serve(ctx context.Context) (request.Result, error) {
 		if kind == request.FrameResult {
 			return s.result(payload)
 		}
+		if s.posture == nil && kind != request.FrameHello {
+			return request.Result{}, fmt.Errorf("%w: kind %q before the hello", request.ErrFrame, kind)
+		}
 		if err := s.frame(ctx, kind, payload); err != nil {
 			return request.Result{}, err
 		}
@@ -262,7 +265,10 @@ func (s *session) result(payload []byte) (request.Result, error) {
 		return r, fmt.Errorf("%w: result with digest %.80q, %d bytes", request.ErrFrame, r.Digest, r.Size)
 	}
 	if r.Failure != nil {
-		return r, nil
+		return r, nil // also before the hello: it could not begin
+	}
+	if s.posture == nil {
+		return r, fmt.Errorf("%w: success before the hello", request.ErrFrame)
 	}
 	return r, verifyPosture(r.Posture)
 }

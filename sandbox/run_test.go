@@ -43,6 +43,20 @@ func TestFailureIsAResult(t *testing.T) {
 	}
 }
 
+// The executor says hello first, or fails, or is refused.
+func TestHello(t *testing.T) {
+	for act, msg := range map[string]string{"rude event": "before the hello", "rude result": "success before the hello"} {
+		_, said, err := run(t, newJob(t, act), nil)
+		if err == nil || !strings.Contains(err.Error(), msg) || len(said) != 0 {
+			t.Errorf("%s: error %v, said %q", act, err, said)
+		}
+	}
+	res, _, err := run(t, newJob(t, "stillborn"), nil)
+	if err != nil || res.Failure == nil || res.Failure.Message != "no request" {
+		t.Errorf("stillborn: %+v, %v", res, err)
+	}
+}
+
 // tour runs the guest's look around; lines are by what stands before the colon.
 func tour(t *testing.T, j job) map[string]string {
 	t.Helper()

@@ -48,7 +48,7 @@ func main() {
 		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { forever() },
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
-		"oldposture": g.oldPosture, "hold": g.hold, "walk": g.walk,
+		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "walk": g.walk,
 	}
 	act, ok := acts[g.arg[0]]
 	if !ok {
@@ -124,7 +124,7 @@ func (g *guest) fail() {
 
 // liar has no filter, by what it says.
 func (g *guest) liar() {
-	g.say("first")
+	g.hello()
 	p := posture()
 	p.Seccomp = 0
 	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Posture: p}))
@@ -136,6 +136,20 @@ func (g *guest) oldPosture() {
 	check(g.w.WriteJSON(request.FrameHello, p))
 	g.r.Next()
 	g.say("unreachable")
+}
+
+// rude does not say hello.
+func (g *guest) rude() {
+	if g.arg[1] == "event" {
+		g.say("unreachable")
+		forever()
+	}
+	g.done(nil)
+}
+
+// stillborn fails before it can say hello.
+func (g *guest) stillborn() {
+	g.done(&request.Failure{Class: request.ClassInternal, Message: "no request"})
 }
 
 // tour tells what it finds, one line an event.
