@@ -19,9 +19,13 @@ type applier struct {
 	chown *[2]uint32 // owner of everything, instead of the archive's
 	// rootHidden are the lowers that an opaque marker in the root hides.
 	rootHidden []string
-	lowers     []string // highest first
-	lastBelow  belowPath
-	buf        []byte
+	// lastMissing is the last directory that a whiteout had to wait for; those
+	// of one directory come together.
+	lastMissing rawPath
+	// pending are whiteouts by the directory they wait for; "" is its all.
+	pending     map[string][]string
+	pendingSize int
+	buf         []byte
 }
 
 // attributes are what an entry says about a file beside its contents.

@@ -3,7 +3,6 @@ package layer
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,56 +63,6 @@ func isOpaqueFd(fd int) bool {
 	var b [2]byte
 	n, err := unix.Fgetxattr(fd, opaqueAttr, b[:])
 	return err == nil && n == 1 && b[0] == 'y'
-}
-
-// resolveBelow finds the directory that a path names in the layers below alone,
-// following their symbolic links within the root. It returns its path without
-// links, or false if there is no such directory.
-func resolveBelow(lowers []string, p string) (string, bool, error) {
-	type level struct {
-		path string
-		dirs []string
-	}
-	at := []level{{"", lowers}}
-	for links := 0; p != ""; {
-		var name string
-		name, p, _ = strings.Cut(p, "/")
-		cur := at[len(at)-1]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			at = at[:max(len(at)-1, 1)]
-			continue
-		}
-		src, st, ok, err := lookup(cur.dirs, name)
-		if err != nil || !ok {
-			return "", false, err
-		}
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFDIR:
-			dirs, err := merged(cur.dirs, name)
-			if err != nil {
-				return "", false, err
-			}
-			at = append(at, level{join(cur.path, name), dirs})
-		case unix.S_IFLNK:
-			link, err := readlink(unix.AT_FDCWD, src, make([]byte, 4096))
-			if err != nil {
-				return "", false, err
-			}
-			if links++; links > maxLinks {
-				return "", false, nil
-			}
-			if link[0] == '/' {
-				at = at[:1]
-			}
-			p = link + "/" + p
-		default:
-			return "", false, nil
-		}
-	}
-	return at[len(at)-1].path, true, nil
 }
 
 // reversed returns the lowers highest first.

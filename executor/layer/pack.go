@@ -204,6 +204,7 @@ func compressor(w io.Writer, c request.Compression) (io.WriteCloser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("gzip compression level %d is not supported: use 1 to 9", c.Level)
 		}
+		z.ModTime = time.Unix(0, 0) // the header's 0; the zero Time would be 2042
 		return z, z.SetConcurrency(gzipBlock, workers)
 	case "zstd":
 		level := c.Level

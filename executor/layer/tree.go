@@ -20,8 +20,8 @@ func mknod(dirfd int, name string, mode uint32, dev uint64) error {
 }
 
 const (
-	maxOpen  = 256 // directories held open
-	maxLinks = 255 // symbolic links in one path
+	maxOpen  = 256  // directories held open
+	maxSteps = 5000 // parts of one path, those of its links counted
 	// maxFollowed is how many links of the layers below a layer's entries may
 	// lead through; every whiteout is compared with them.
 	maxFollowed = 2000
@@ -55,8 +55,9 @@ type tree struct {
 	// followed are the links of the layers below that led an entry elsewhere.
 	followed map[string]struct{}
 
-	owner   [2]uint32 // of directories made on the way
-	umask   uint32    // bits that a new file may lack
+	opened  func(*dir) error // called for each directory when it is opened
+	owner   [2]uint32        // of directories made on the way
+	umask   uint32           // bits that a new file may lack
 	nodes   Nodes
 	scratch []byte
 }
@@ -107,8 +108,8 @@ func (t *tree) parent(p string) (*dir, error) {
 	if d, ok := t.open[p]; ok {
 		return t.pin(d), nil
 	}
-	cur, links := t.pin(t.root), 0
-	for p != "" {
+	cur := t.pin(t.root)
+	for steps := 0; p != ""; steps++ {
 		var name string
 		name, p, _ = strings.Cut(p, "/")
 		next, link, err := t.step(cur, name)
@@ -117,9 +118,6 @@ func (t *tree) parent(p string) (*dir, error) {
 			return nil, err
 		}
 		if link != "" {
-			if links++; links > maxLinks || len(p)+len(link) > 1<<16 {
-				return nil, fmt.Errorf("%w: too many symbolic links in a path", ErrInvalid)
-			}
 			p = link + "/" + p
 			if link[0] == '/' {
 				t.release(next)
@@ -127,9 +125,17 @@ func (t *tree) parent(p string) (*dir, error) {
 			}
 		}
 		cur = next
+		if tooLong(steps, p) {
+			t.release(cur)
+			return nil, fmt.Errorf("%w: too many symbolic links in a path", ErrInvalid)
+		}
 	}
 	return cur, nil
 }
+
+// tooLong bounds the way that symbolic links make of a path: the parts passed
+// and what is still ahead.
+func tooLong(steps int, rest string) bool { return steps > maxSteps || len(rest) > 1<<15 }
 
 // step goes from d to name. Where that is a symbolic link it returns d again
 // and the link's target. The directory it returns is pinned.
@@ -178,7 +184,14 @@ func (t *tree) add(d *dir, name string, fd int) (*dir, error) {
 	}
 	n.mtime, n.setgid = st.Mtim, st.Mode&unix.S_ISGID != 0
 	t.open[n.path], n.place = n, t.used.PushFront(n)
-	return t.pin(n), nil
+	t.pin(n)
+	if t.opened != nil {
+		if err := t.opened(n); err != nil {
+			t.release(n)
+			return nil, err
+		}
+	}
+	return n, nil
 }
 
 // makeRoom closes the directory that was unused for longest.

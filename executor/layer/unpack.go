@@ -70,14 +70,14 @@ func unpackTar(ctx context.Context, r *ahead, dir string, opt UnpackOptions, m *
 		return err
 	}
 	a.overlay = true
-	a.lowers = reversed(opt.Lowers)
-	a.root.below = a.lowers
+	a.root.below = reversed(opt.Lowers)
+	a.opened = a.settle
 	err = a.start(opt.Lowers)
 	if err == nil {
 		err = a.all(ctx, r)
 	}
 	if err == nil {
-		err = a.hideRoot()
+		err = a.finishHiding()
 	}
 	if cerr := a.close(); err == nil {
 		err = cerr
