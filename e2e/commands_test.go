@@ -27,12 +27,15 @@ import (
 //	status N                the last build ended with this status
 //	config IMAGE EXPR       jq's answer about the config file
 //	manifest IMAGE EXPR     jq's answer about the manifest
-//	tree IMAGE [BASE]       the flattened image, or what differs from BASE, a path a line
+//	tree IMAGE [BASE]       the flattened image, or what differs from BASE, a path a line, and `N changed, M removed`
 //	layers IMAGE            the entries of every layer, "N type mode uid:gid path"
 //	validate IMAGE          go-containerregistry's validate
 //	absent REF              the registry does not have it
 //	unpack IMAGE DIR        umoci's unpacking of it, rootfs in DIR/rootfs
 //	same-as-buildah ARGS... builds with us and with buildah and compares the trees, and ours with what umoci unpacks
+//	index REF IMAGE...      pushes an index of images, each for its own platform
+//	serve NAME DIR          serves DIR by HTTP; $NAME its host
+//	special KIND NAME [N]   a fifo, or N sparse or random bytes
 //	expand FILE...          replaces $NAME of the script's environment in files
 //	registry NAME OPT...    starts a registry of its own: $NAME its host; auth tls readonly
 //	proxy NAME TARGET OPT.. starts a front that fails; see proxyCommand
@@ -52,6 +55,8 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"registry":        registryCommand,
 		"proxy":           proxyCommand,
 		"special":         specialCommand,
+		"index":           indexCommand,
+		"serve":           serveCommand,
 	}
 }
 
@@ -121,7 +126,7 @@ func jqCommand(part func(v1.Image) ([]byte, error)) func(*testscript.TestScript,
 		}
 		raw, err := part(open(ts, args[0]))
 		ts.Check(err)
-		file := filepath.Join(ts.Getenv("WORK"), ".part.json")
+		file := filepath.Join(ts.Getenv("SIDE"), "part.json")
 		ts.Check(os.WriteFile(file, raw, 0o644))
 		ts.Check(ts.Exec("jq", "-cr", args[1], file))
 	}
@@ -143,6 +148,7 @@ func treeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	for _, p := range removed {
 		fmt.Fprintln(ts.Stdout(), p, "removed")
 	}
+	fmt.Fprintf(ts.Stdout(), "%d changed, %d removed\n", len(changed), len(removed))
 }
 
 func flatten(ts *testscript.TestScript, ref string) *flat.Tree {
@@ -170,7 +176,7 @@ func validateCommand(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // specialCommand makes files that a txtar archive cannot hold:
-// fifo NAME | sparse NAME SIZE | random NAME SIZE | tar NAME FILES...
+// fifo NAME | sparse NAME SIZE | random NAME SIZE.
 func specialCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 || neg {
 		ts.Fatalf("usage: special fifo|sparse|random NAME [SIZE]")

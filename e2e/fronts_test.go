@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -61,6 +63,17 @@ func login(ts *testscript.TestScript, host string) {
 	b, err := json.Marshal(map[string]any{"auths": map[string]any{host: map[string]string{"auth": auth}}})
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("WORK"), "login.json"), b, 0o600))
+}
+
+// serveCommand serves a directory by HTTP: serve NAME DIR.
+func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: serve NAME DIR")
+	}
+	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
+	tb(ts).Cleanup(s.Close)
+	ts.Setenv(args[0], s.Listener.Addr().String())
+	ts.Setenv("EXPAND", ts.Getenv("EXPAND")+" "+args[0])
 }
 
 // proxyCommand starts a front before a registry (host:port, or - for none)

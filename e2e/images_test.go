@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -62,6 +64,25 @@ func absentCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// indexCommand pushes an index: index REF IMAGE...
+func indexCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 || neg {
+		ts.Fatalf("usage: index REF IMAGE...")
+	}
+	idx := v1.ImageIndex(empty.Index)
+	for _, ref := range args[1:] {
+		img := open(ts, ref)
+		file, err := img.ConfigFile()
+		ts.Check(err)
+		idx = mutate.AppendManifests(idx, mutate.IndexAddendum{
+			Add: img, Descriptor: v1.Descriptor{Platform: file.Platform()},
+		})
+	}
+	ref, err := name.ParseReference(args[0], name.Insecure)
+	ts.Check(err)
+	ts.Check(remote.WriteIndex(ref, idx))
+}
+
 // unpackCommand copies an image to an OCI layout with skopeo and unpacks it
 // with umoci: two readers that are not ours.
 func unpackCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -76,7 +97,7 @@ func unpack(ts *testscript.TestScript, ref, dir string) {
 	if d, ok := strings.CutPrefix(ref, "layout:"); ok {
 		from = "oci:" + ts.MkAbs(d)
 	}
-	copied := filepath.Join(ts.Getenv("WORK"), ".copied-"+filepath.Base(dir))
+	copied := filepath.Join(ts.Getenv("SIDE"), "copied-"+filepath.Base(dir))
 	ts.Check(ts.Exec("skopeo", "copy", "-q", "--src-tls-verify=false", from, "oci:"+copied+":x"))
 	ts.Check(ts.Exec("umoci", "unpack", "--image", copied+":x", dir))
 }
@@ -90,19 +111,19 @@ func sameAsBuildah(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("same-as-buildah cannot be negated")
 	}
-	work := ts.Getenv("WORK")
-	buildCommand(ts, false, append([]string{"--no-push", "--oci-layout-path", filepath.Join(work, ".ours")}, args...))
-	store := []string{"--root", filepath.Join(work, ".root"), "--runroot", filepath.Join(work, ".run"), "--storage-driver", "vfs"}
+	side := ts.Getenv("SIDE")
+	buildCommand(ts, false, append([]string{"--no-push", "--oci-layout-path", filepath.Join(side, "ours")}, args...))
+	store := []string{"--root", filepath.Join(side, "root"), "--runroot", filepath.Join(side, "run"), "--storage-driver", "vfs"}
 	ts.Check(ts.Exec("buildah", append(append(store, "bud", "-q", "--isolation", "chroot", "--tls-verify=false",
 		"--identity-label=false", "-t", "x"), args...)...))
-	ts.Check(ts.Exec("buildah", append(store, "push", "-q", "x", "oci:"+filepath.Join(work, ".theirs"))...))
+	ts.Check(ts.Exec("buildah", append(store, "push", "-q", "x", "oci:"+filepath.Join(side, "theirs"))...))
 
-	ours := flatten(ts, "layout:.ours").Entries(flat.Options{})
-	theirs := flatten(ts, "layout:.theirs").Entries(flat.Options{})
+	ours := flatten(ts, "layout:"+filepath.Join(side, "ours")).Entries(flat.Options{})
+	theirs := flatten(ts, "layout:"+filepath.Join(side, "theirs")).Entries(flat.Options{})
 	compare(ts, "buildah", listed(theirs), listed(ours))
 
-	unpack(ts, "layout:.ours", filepath.Join(work, ".unpacked"))
-	tree, err := flat.Dir(filepath.Join(work, ".unpacked", "rootfs"))
+	unpack(ts, "layout:"+filepath.Join(side, "ours"), filepath.Join(side, "unpacked"))
+	tree, err := flat.Dir(filepath.Join(side, "unpacked", "rootfs"))
 	ts.Check(err)
 	compare(ts, "umoci", listed(tree.Entries(flat.Options{})), listed(ours))
 }

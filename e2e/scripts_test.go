@@ -84,18 +84,27 @@ func pushBases(ctx context.Context, t *testing.T, r *rig.Registry) {
 }
 
 // setup gives a script an environment of its own: nothing of the user's home
-// or credentials, and a $TMPDIR that has to be empty after every build.
+// or credentials, and a $TMPDIR that has to be empty after every build. $SIDE is
+// a directory for what must not lie in the context.
 func setup(env *testscript.Env, bin, host string) error {
 	env.Values[testKey{}] = env.T()
-	home := filepath.Join(env.WorkDir, ".home")
-	tmp := filepath.Join(env.WorkDir, ".tmp")
+	side, err := os.MkdirTemp("", "e2e-") // beside the context, and short
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { os.RemoveAll(side) })
+	home, tmp := filepath.Join(side, "home"), filepath.Join(side, "tmp")
 	for _, d := range []string{home, tmp, filepath.Join(home, ".docker")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
 	}
+	if err := os.WriteFile(filepath.Join(home, ".docker", "config.json"), []byte("{}"), 0o600); err != nil {
+		return err
+	}
 	env.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	env.Setenv("BIN", bin)
+	env.Setenv("SIDE", side)
 	env.Setenv("HOME", home)
 	env.Setenv("DOCKER_CONFIG", filepath.Join(home, ".docker"))
 	env.Setenv("TMPDIR", tmp)

@@ -32,6 +32,9 @@ func (c *testCase) layOut(dir string, place *strings.Replacer) error {
 		}
 	}
 	for _, f := range c.Opts.Files {
+		if f.Path == c.Opts.Dockerfile {
+			f = f.replaced(place)
+		}
 		if err := f.create(dir); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}
@@ -54,6 +57,18 @@ func writeFile(name string, data []byte) error {
 		return err
 	}
 	return os.WriteFile(name, data, 0o644)
+}
+
+// replaced is the file with the placeholders in its content replaced.
+func (f extraFile) replaced(place *strings.Replacer) extraFile {
+	if f.Text != nil {
+		text := place.Replace(*f.Text)
+		f.Text = &text
+	}
+	if f.Base64 != nil {
+		f.Base64 = []byte(place.Replace(string(f.Base64)))
+	}
+	return f
 }
 
 func (f extraFile) create(dir string) error {

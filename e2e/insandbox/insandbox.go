@@ -70,6 +70,7 @@ func run(runsc, dir string) (int, error) {
 	flags := []string{
 		"--root=" + filepath.Join(dir, "state"), "--network=none", "--net-raw", "--ignore-cgroups",
 		"--oci-seccomp", "--overlay2=none", "--log=" + filepath.Join(dir, "log"),
+		"--panic-log=" + filepath.Join(dir, "panic"),
 	}
 	cmd := exec.CommandContext(ctx, runsc, append(flags, "run", "--bundle="+dir, id)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -83,9 +84,10 @@ func run(runsc, dir string) (int, error) {
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
-		if exit.ExitCode() == 128 {
-			showLog(filepath.Join(dir, "log"))
+		if exit.ExitCode() == 128 { // it did not start
+			show(filepath.Join(dir, "log"))
 		}
+		show(filepath.Join(dir, "panic")) // gVisor's own end, if it came to that
 		return exit.ExitCode(), nil
 	}
 	return 0, err
@@ -98,13 +100,14 @@ func rootless(a *syscall.SysProcAttr) {
 	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 }
 
-func showLog(name string) {
+// show copies the beginning of a log to standard error.
+func show(name string) {
 	f, err := os.Open(name)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	io.Copy(os.Stderr, f)
+	io.CopyN(os.Stderr, f, 16<<10)
 }
 
 func moduleRoot(dir string) (string, error) {

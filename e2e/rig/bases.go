@@ -149,7 +149,7 @@ func release() (suite, mirror string) {
 }
 
 func image(open tarball.Opener, config v1.Config) (v1.Image, error) {
-	layer, err := tarball.LayerFromOpener(open)
+	layer, err := tarball.LayerFromOpener(open, tarball.WithCompressedCaching, tarball.WithCompressionLevel(1))
 	if err != nil {
 		return nil, err
 	}
