@@ -12,7 +12,7 @@ import (
 const (
 	// maxBytes is the text of a whole plan: expanded words, environments,
 	// history, names.
-	maxBytes = 64 << 20
+	maxBytes = 32 << 20
 	// maxWork is what substitutions by pattern may cost altogether, in bytes of
 	// text times bytes of pattern or replacement; maxWordWork in one word.
 	maxWork     = 1 << 30
@@ -55,10 +55,12 @@ func (g *gauge) Get(name string) (string, bool) {
 	v, ok := g.scope.Get(name)
 	g.length = max(g.length, len(v))
 	if g.shape.span > 0 {
-		g.work += len(v) * (g.shape.span + g.shape.inner*g.length)
-		g.budget.work += len(v) * (g.shape.span + g.shape.inner*g.length)
+		work := len(v) * (g.shape.span + g.shape.inner*g.length)
+		g.work += work
+		g.budget.work += work
 	}
-	if g.budget.take(len(v)) != nil || g.work > maxWordWork || g.budget.work > maxWork {
+	// Twice: the lexer goes over a value's characters more than once, and slowly.
+	if g.budget.take(2*len(v)) != nil || g.work > maxWordWork || g.budget.work > maxWork {
 		g.over = true
 	}
 	if g.over {

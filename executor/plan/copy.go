@@ -38,7 +38,7 @@ func (m *maker) copy(d *draft, c command, i *instructions.CopyCommand, lint *lin
 		}
 		op.Paths = append(op.Paths, src)
 	}
-	return m.files(d, c, op, &i.SourcesAndDest, "COPY", i.String())
+	return m.files(d, c, op, &i.SourcesAndDest)
 }
 
 // add is ADD.
@@ -61,11 +61,11 @@ func (m *maker) add(d *draft, c command, i *instructions.AddCommand, lint *linte
 			op.Paths = append(op.Paths, src)
 		}
 	}
-	return m.files(d, c, op, &i.SourcesAndDest, "ADD", i.String())
+	return m.files(d, c, op, &i.SourcesAndDest)
 }
 
 // files is what COPY and ADD have in common.
-func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndDest, name, text string) error {
+func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndDest) error {
 	op.Dest = resolveDest(d.cwd(), i.DestPath)
 	if op.Link && ownerByName(op.Chown) {
 		return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", op.Chown)
@@ -73,7 +73,10 @@ func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndD
 	if err := checkMode(op.Chmod); err != nil {
 		return err
 	}
-	words := []string{name}
+	words := []string{"COPY"}
+	if op.Add {
+		words[0] = "ADD"
+	}
 	if op.Parents {
 		words = append(words, "--parents")
 	}
@@ -92,7 +95,7 @@ func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndD
 		op.Files = append(op.Files, File{Name: f.Path, Data: []byte(f.Data), Mode: 0o644})
 	}
 	words = append(words, i.DestPath)
-	if err := m.step(d, c, op, m.shown(d, text)); err != nil {
+	if err := m.step(d, c, op, m.shown(d, fmt.Sprint(c.Command))); err != nil {
 		return err
 	}
 	return m.record(d, strings.Join(words, " ")+" # buildkit", true)

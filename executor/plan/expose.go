@@ -29,7 +29,7 @@ func (m *maker) expose(d *draft, i *instructions.ExposeCommand, lint *linter.Lin
 				return err
 			}
 			m.checks.port(spec, p, i.Location(), lint)
-			if err := m.budget.take(16 * (p.last - p.first + 1)); err != nil {
+			if err := m.budget.take(64 * (p.last - p.first + 1)); err != nil {
 				return err
 			}
 			ports = append(ports, p.list()...)
