@@ -48,7 +48,9 @@ func (r *run) execute(ctx context.Context) error {
 	}
 	cmd := exec.CommandContext(ctx, self, "run-child")
 	cmd.Dir = "/"
-	cmd.Env = []string{}
+	// The child's own; the command gets that of the config. The child lives
+	// for milliseconds: further threads and a collector would only cost.
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off"}
 	cmd.Stdout, cmd.Stderr = p.outW, p.errW
 	cmd.ExtraFiles = []*os.File{p.configR, p.reportW} // 3 and 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: r.namespaces()}
@@ -56,11 +58,15 @@ func (r *run) execute(ctx context.Context) error {
 		return fmt.Errorf("start command: %w", err)
 	}
 	p.closeChildEnds()
+	ns := pidNamespace(cmd.Process.Pid)
 	drained := p.copyOutput(r.env.Output)
 	// The child may die before it has read all; it then says why, or Wait does.
 	sendErr := json.NewEncoder(p.configW).Encode(r.config)
 	p.configW.Close()
 	waitErr := cmd.Wait()
+	if err := waitEmpty(ns); err != nil {
+		return err
+	}
 	p.endOutput()
 	drained()
 	if err := ctx.Err(); err != nil {

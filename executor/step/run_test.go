@@ -272,6 +272,34 @@ func TestRunStragglers(t *testing.T) {
 	}
 }
 
+// TestRunNamespaceIsWatched: what waitEmpty looks for is there while a command
+// runs, and is not the executor's own.
+func TestRunNamespaceIsWatched(t *testing.T) {
+	b := newBench(t)
+	own := pidNamespace(os.Getpid())
+	seen := make(chan int, 1)
+	b.env.Output = func(int, []byte) {
+		n := 0
+		entries, err := os.ReadDir("/proc")
+		must(t, err)
+		for _, e := range entries {
+			var pid int
+			if _, err := fmt.Sscan(e.Name(), &pid); err == nil {
+				if ns := pidNamespace(pid); ns != "" && ns != own {
+					n++
+				}
+			}
+		}
+		seen <- n
+	}
+	if _, _, err := b.do(shell("sleep 50 & sleep 50 & sleep 0.3; echo x; sleep 0.5")); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-seen; own == "" || n != 3 {
+		t.Errorf("own namespace %q, %d processes in others, want 3", own, n)
+	}
+}
+
 func TestRunKernelDirectories(t *testing.T) {
 	b := newBench(t)
 	base := b.tree.Lowers()[0]
