@@ -32,6 +32,11 @@ func parse(t *testing.T, dir string, env map[string]string, line string) (reques
 	})
 }
 
+// certificate is content in the form of a PEM certificate.
+func certificate(content string) string {
+	return "-----BEGIN CERTIFICATE-----\n" + content + "\n-----END CERTIFICATE-----\n"
+}
+
 // tree makes files in a new directory; a name that ends in / is a directory,
 // content that begins with -> a symbolic link.
 func tree(t *testing.T, files map[string]string) string {
@@ -60,7 +65,11 @@ func tree(t *testing.T, files map[string]string) string {
 }
 
 func TestRequest(t *testing.T) {
-	dir := tree(t, map[string]string{"Dockerfile": "FROM scratch"})
+	dir := tree(t, map[string]string{
+		"Dockerfile": "FROM scratch",
+		"a.pem":      "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n" + certificate("QQ=="),
+		"b.pem":      "a remark\n" + certificate("Qg=="),
+	})
 	kv := func(pairs ...string) (list []request.KeyValue) {
 		for i := 0; i < len(pairs); i += 2 {
 			list = append(list, request.KeyValue{Key: pairs[i], Value: pairs[i+1]})
@@ -131,6 +140,14 @@ func TestRequest(t *testing.T) {
 		{"mirrors of flags win over the environment", "--no-push --registry-mirror m3", map[string]string{"KANIKO_REGISTRY_MIRROR": "m1"}, func(r *request.Build) {
 			r.NoPush = true
 			r.Registry = request.Registry{Maps: []request.Mirror{{Host: "index.docker.io", Location: "m3"}}}
+		}},
+		{"maps of flags win over the environment", "--no-push --registry-map gcr.io=m3", map[string]string{"KANIKO_REGISTRY_MAP": "gcr.io=m2"}, func(r *request.Build) {
+			r.NoPush = true
+			r.Registry = request.Registry{Maps: []request.Mirror{{Host: "gcr.io", Location: "m3"}}}
+		}},
+		{"certificates: only those, of all files of a host", "--no-push --registry-certificate Reg.example=a.pem --registry-certificate reg.example=b.pem", nil, func(r *request.Build) {
+			r.NoPush = true
+			r.Registry = request.Registry{Certificates: map[string][]byte{"reg.example": []byte(certificate("QQ==") + certificate("Qg=="))}}
 		}},
 		{"RUN", "--no-push --add-host a:10.0.0.1 --add-host b=[::1] --shm-size 2m", nil, func(r *request.Build) {
 			r.NoPush, r.Run = true, request.Run{Hosts: kv("a", "10.0.0.1", "b", "::1"), ShmSize: 2 << 20}

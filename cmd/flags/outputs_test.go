@@ -48,6 +48,7 @@ func TestOutputsWriteRefuses(t *testing.T) {
 	for _, res := range []request.Result{
 		{},
 		{Digest: "sha256:xyz"},
+		{Digest: "sha256:abc123"},
 		{Digest: "sha512:" + strings.Repeat("a1", 32)},
 		{Digest: digest + "\n"},
 		{Digest: digest, Names: []string{"a\nb"}},

@@ -125,7 +125,7 @@ func TestCredentialHelpers(t *testing.T) {
 		"hub": `read server; echo "hub $1 $server" >>` + log + `; echo '{"Username":"<token>","Secret":"refresh"}'`,
 		"all": `read server; echo "all $1 $server" >>` + log + `
 			case $server in
-			slow.example) sleep 60 & wait ;;
+			slow.example) sleep 60 & echo $! >` + log + `.pid; wait ;;
 			junk.example) echo 'no JSON s3cret' ;;
 			huge.example) head -c 3000000 /dev/zero ;;
 			fails.example) printf 'it \033[31mbroke\n'; exit 3 ;;
@@ -178,7 +178,7 @@ func TestCredentialHelpers(t *testing.T) {
 		t.Errorf("a secret was told:\n%s", told)
 	}
 
-	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
 	if a := c.answer(short, request.Ask{Host: "slow.example"}); !strings.Contains(a.Error, "no answer: context deadline exceeded") {
@@ -186,6 +186,13 @@ func TestCredentialHelpers(t *testing.T) {
 	}
 	if d := time.Since(begin); d > 10*time.Second {
 		t.Errorf("a slow helper held everything up for %s", d)
+	}
+	pid, err := os.ReadFile(log + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if args, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/cmdline"); len(args) > 0 {
+		t.Errorf("what a slow helper started still runs: %q", args)
 	}
 }
 

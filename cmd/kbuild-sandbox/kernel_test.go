@@ -52,3 +52,31 @@ func TestKernelFindings(t *testing.T) {
 		t.Errorf("a kernel without seccomp: %+v", f)
 	}
 }
+
+func TestFindings(t *testing.T) {
+	var out strings.Builder
+	a := &app{stdout: &out}
+	if err := a.findings([]finding{
+		{name: "one", ok: true, found: "here", hint: "not told"},
+		{name: "seventeen", optional: true, found: "little", hint: "more"},
+	}); err != nil {
+		t.Errorf("a warning is no failure: %v", err)
+	}
+	if err := a.findings([]finding{{name: "one", found: "two\nlines\x1b", hint: "do"}}); err == nil {
+		t.Error("something is missing, and nothing fails")
+	}
+	const want = `ok       one        here
+warning  seventeen  little
+                    to do: more
+
+This machine can build.
+MISSING  one  two
+              lines^[
+              to do: do
+
+This machine cannot build yet.
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
