@@ -24,7 +24,7 @@ type Build struct {
 	// wins over .dockerignore in the context's root.
 	Ignore GuestPath `json:"ignore,omitempty"`
 
-	Target string     `json:"target,omitempty"` // stage name or index; empty: the last stage
+	Target string     `json:"target,omitempty"` // name of a stage; empty: the last one
 	Args   []KeyValue `json:"args,omitempty"`   // --build-arg, in order, the last wins
 	Labels []KeyValue `json:"labels,omitempty"` // --label, in order, the last wins
 	// Platform is the target platform, os/arch[/variant]; empty: the host's.
