@@ -1,0 +1,182 @@
+package step
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
+)
+
+func mounting(script string, mounts ...plan.Mount) *plan.Run {
+	op := shell(script)
+	op.Mounts = mounts
+	return op
+}
+
+// withContext gives the bench a context.
+func (b *bench) withContext(tree string) {
+	dir, err := b.space.Mkdir()
+	must(b.t, err)
+	grow(b.t, dir, tree)
+	b.env.Context = Source{Root: dir}
+}
+
+func bindMount(source, target string) plan.Mount {
+	return plan.Mount{Type: "bind", Source: source, Target: target, ReadOnly: true}
+}
+
+func TestMountBind(t *testing.T) {
+	b := newBench(t)
+	b.withContext(`
+a.txt <a\n>
+d/f <f\n>
+link -> d
+out -> /etc
+`)
+	ls := "ls /m; cat /m/a.txt; echo x > /m/x || echo refused"
+	upper := b.want(mounting(ls, bindMount("/", "/m")), "a.txt\nd\nlink\nout\na\nrefused\n")
+	if got := inUpper(t, upper); len(got) > 0 {
+		t.Errorf("upper: %q", got)
+	}
+	b.want(mounting("cat /new/deep/point /etc/passwd", bindMount("a.txt", "/new/deep/point"), bindMount("/d/f", "/etc/passwd")), "a\nf\n")
+	b.want(mounting("ls /m", bindMount("link", "/m")), "f\n")
+	if _, _, err := b.do(mounting("ls /m", bindMount("out/passwd", "/m"))); err == nil {
+		t.Error("a link in the context led out of it")
+	}
+	_, _, err := b.do(mounting("true", bindMount("missing", "/m")))
+	if err == nil || !strings.Contains(err.Error(), `"/missing": not found`) {
+		t.Errorf("missing source: %v", err)
+	}
+	rw := bindMount("/", "/m")
+	rw.ReadOnly = false
+	b.want(mounting("echo new > /m/new; rm /m/a.txt; ls /m", rw), "d\nlink\nnew\nout\n")
+	b.want(mounting("ls /m", bindMount("/", "/m")), "a.txt\nd\nlink\nout\n")
+	b.want(shell("test -e /m || test -e /new || echo none"), "none\n")
+}
+
+func TestMountBindIgnored(t *testing.T) {
+	b := newBench(t)
+	b.withContext("a.txt <a>\nsecret <s>\nd/hidden <f>\nd/seen <f>\ngone/x <x>\n")
+	b.env.Context.Excluded = func(rel string, dir bool) (bool, error) {
+		return slices.Contains([]string{"secret", "d/hidden", "gone"}, rel), nil
+	}
+	b.want(mounting("cd /m; ls -d * */*", bindMount("/", "/m")), "a.txt\nd\nd/seen\n")
+	if _, _, err := b.do(mounting("true", bindMount("secret", "/m"))); err == nil {
+		t.Error("an ignored file can be mounted")
+	}
+}
+
+func TestMountBindStage(t *testing.T) {
+	b := newBench(t)
+	other := b.tree.Fork()
+	if _, err := Do(t.Context(), shell("mkdir /made; echo s > /made/f; chown 7:8 /made/f"), other, b.env); err != nil {
+		t.Fatal(err)
+	}
+	stage := &plan.Stage{ID: 3, Name: "other"}
+	b.env.Stage = func(id plan.StageID) *rootfs.Tree {
+		if id == 3 {
+			return other
+		}
+		return nil
+	}
+	m := bindMount("/made", "/m")
+	m.From = plan.From{Kind: plan.FromStage, Stage: stage}
+	b.want(mounting("stat -c '%u:%g %n' /m/f", m), "7:8 /m/f\n")
+	m.From.Stage = &plan.Stage{ID: 4, Name: "missing"}
+	if _, _, err := b.do(mounting("true", m)); err == nil {
+		t.Error("a stage that is not there can be mounted")
+	}
+}
+
+func TestMountTmpfs(t *testing.T) {
+	b := newBench(t)
+	m := plan.Mount{Type: "tmpfs", Target: "/t", Size: 1 << 20}
+	upper := b.want(mounting("df -k /t | tail -n 1 | awk '{print $2}'; head -c 2000000 /dev/zero > /t/big 2>/dev/null || echo full; ls -d /t/*", m),
+		"1024\nfull\n/t/big\n")
+	if got := inUpper(t, upper); len(got) > 0 {
+		t.Errorf("upper: %q", got)
+	}
+	b.want(mounting("stat -c %a /tmp; touch /tmp/x", plan.Mount{Type: "tmpfs", Target: "/tmp"}), "1777\n")
+	b.want(shell("ls /tmp"), "")
+}
+
+func TestMountNested(t *testing.T) {
+	b := newBench(t)
+	b.withContext(`d/a.txt <a\n>`)
+	upper := b.want(mounting("ls /m; cat /m/in/a.txt /m/file; ls /dev/mine",
+		plan.Mount{Type: "tmpfs", Target: "/m"}, bindMount("d", "/m/in"),
+		plan.Mount{Type: "cache", Target: "/m/c", ID: "/m/c"}, bindMount("d/a.txt", "/m/file"),
+		bindMount("d", "/dev/mine")), "c\nfile\nin\na\na\na.txt\n")
+	if got := inUpper(t, upper); len(got) > 0 {
+		t.Errorf("upper: %q", got)
+	}
+}
+
+func TestMountCache(t *testing.T) {
+	b := newBench(t)
+	mode, id := uint32(0o711), uint32(1000)
+	m := plan.Mount{Type: "cache", Target: "/c", ID: "x", Mode: &mode, UID: &id, GID: &id}
+	b.want(mounting("stat -c '%a %u %g' /c; echo kept > /c/f", m), "711 1000 1000\n")
+	m.Target = "/other"
+	m.Sharing = "locked"
+	b.want(mounting("cat /other/f", m), "kept\n")
+	m.ReadOnly = true
+	b.want(mounting("cat /other/f; touch /other/g || echo refused", m), "kept\nrefused\n")
+	m.ID = "y"
+	b.want(mounting("ls /other", m), "")
+}
+
+func TestMountSecretAbsent(t *testing.T) {
+	b := newBench(t)
+	upper := b.want(mounting("test -e /run/secrets/x || echo absent",
+		plan.Mount{Type: "secret", ID: "x", Target: "/run/secrets/x"}, plan.Mount{Type: "ssh"}), "absent\n")
+	if got := inUpper(t, upper); len(got) > 0 {
+		t.Errorf("upper: %q", got)
+	}
+}
+
+// TestMountParentsLookTheSame: a directory that got a mount point keeps owner,
+// mode and time, and keeps owner and mode where a file beside the mount point
+// makes it part of the layer.
+func TestMountParentsLookTheSame(t *testing.T) {
+	b := newBench(t)
+	b.want(shell("mkdir -p /p/q; chown 5:6 /p; chmod 2750 /p; touch -d '2001-02-03 04:05:06' /p/q /p"), "")
+	tmpfs := plan.Mount{Type: "tmpfs", Target: "/p/mount"}
+	stat, want := "stat -c '%a %u:%g %y' /p; ls /p", "2750 5:6 2001-02-03 04:05:06.000000000 +0000\n"
+	upper := b.want(mounting(stat, tmpfs), want+"mount\nq\n")
+	if got := inUpper(t, upper); len(got) > 0 {
+		t.Errorf("upper: %q", got)
+	}
+	b.want(shell(stat), want+"q\n")
+	upper = b.want(mounting("echo k > /p/kept", tmpfs), "")
+	if got := inUpper(t, upper); !slices.Equal(got, []string{"/p", "/p/kept"}) {
+		t.Errorf("upper: %q", got)
+	}
+	b.want(shell("stat -c '%a %u:%g' /p; ls /p"), "2750 5:6\nkept\nq\n")
+}
+
+// TestMountTargetThroughLink: a link of the image on the way to a mount point
+// leads nowhere but into the image.
+func TestMountTargetThroughLink(t *testing.T) {
+	b := newBench(t)
+	base := b.tree.Lowers()[0]
+	outside, err := os.MkdirTemp("", "outside")
+	must(t, err)
+	defer os.RemoveAll(outside)
+	for name, target := range map[string]string{"abs": outside, "up": "../../../../.." + outside, "magic": "/proc/1/root"} {
+		must(t, os.Symlink(target, filepath.Join(base, name)))
+	}
+	for _, target := range []string{"/abs/m", "/up/m"} {
+		b.want(mounting("ls -d "+target, plan.Mount{Type: "tmpfs", Target: target}), target+"\n")
+	}
+	if _, _, err := b.do(mounting("true", plan.Mount{Type: "tmpfs", Target: "/magic/tmp"})); err == nil {
+		t.Error("a mount point through /proc/1/root was taken")
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
+		t.Errorf("outside: %v, %v", entries, err)
+	}
+}
