@@ -202,7 +202,7 @@ func (a *applier) create(d *dir, base string, mode uint32) (int, error) {
 	const flags = unix.O_CREAT | unix.O_EXCL | unix.O_WRONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(d.fd, base, flags, mode)
 	if errors.Is(err, unix.EEXIST) {
-		if _, err := a.clear(d, base); err != nil {
+		if err := a.clear(d, base); err != nil {
 			return -1, err
 		}
 		fd, err = unix.Openat(d.fd, base, flags, mode)
@@ -275,7 +275,7 @@ func (a *applier) symlink(d *dir, base, target string, at attributes) error {
 	}
 	err := unix.Symlinkat(target, d.fd, base)
 	if errors.Is(err, unix.EEXIST) {
-		if _, err := a.clear(d, base); err != nil {
+		if err := a.clear(d, base); err != nil {
 			return err
 		}
 		err = unix.Symlinkat(target, d.fd, base)
@@ -323,7 +323,7 @@ func (a *applier) node(d *dir, base string, h *tar.Header, at attributes) error 
 	}
 	err := make(d.fd, base, mode, dev)
 	if errors.Is(err, unix.EEXIST) {
-		if _, err := a.clear(d, base); err != nil {
+		if err := a.clear(d, base); err != nil {
 			return err
 		}
 		err = make(d.fd, base, mode, dev)

@@ -13,42 +13,43 @@ import (
 // attributes.
 func (a *applier) directory(d *dir, base string, at attributes) error {
 	err := unix.Mkdirat(d.fd, base, at.mode)
-	opaque := false
 	if errors.Is(err, unix.EEXIST) {
-		var st unix.Stat_t
-		if err := unix.Fstatat(d.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return a.existing(d, base, at)
-		}
-		if opaque, err = a.clear(d, base); err != nil {
-			return err
-		}
-		err = unix.Mkdirat(d.fd, base, at.mode)
+		return a.existing(d, base, at)
 	}
 	if err != nil {
 		return err
 	}
 	d.dirty = true
-	if !opaque && !d.setgid && at.mode&(a.umask|0o7000) == 0 && len(at.xattrs) == 0 {
+	if !d.setgid && at.mode&(a.umask|0o7000) == 0 && len(at.xattrs) == 0 {
 		return a.finish(d, base, at) // the usual case: no need to open it
 	}
-	return a.existing(d, base, at, opaque)
-}
-
-// existing sets the attributes of a directory in d.
-func (a *applier) existing(d *dir, base string, at attributes, opaque ...bool) error {
 	n, _, err := a.step(d, base)
 	if err != nil {
 		return err
 	}
 	defer a.release(n)
-	if len(opaque) > 0 && opaque[0] {
-		if err := a.hideBelow(n); err != nil {
-			return err
-		}
+	return a.setOpen(n, at)
+}
+
+// existing makes a directory under a name that is taken.
+func (a *applier) existing(d *dir, base string, at attributes) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(d.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
+	var n *dir
+	var err error
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		n, _, err = a.step(d, base)
+	} else if err = a.clear(d, base); err == nil {
+		// What was there hid the layers below, and so must the directory.
+		own := unix.Stat_t{Mode: at.mode, Uid: uint32(at.uid), Gid: uint32(at.gid)}
+		n, err = a.mkdir(d, base, &own, len(d.below) > 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer a.release(n)
 	return a.setOpen(n, at)
 }
 
@@ -67,17 +68,15 @@ func (a *applier) setOpen(d *dir, at attributes) error {
 	return err
 }
 
-// clear removes what has a name, a directory with everything in it. It says
-// whether a directory made there now must be opaque: what was removed hid the
-// layers below.
-func (a *applier) clear(d *dir, base string) (hid bool, err error) {
+// clear removes what has a name, a directory with everything in it.
+func (a *applier) clear(d *dir, base string) error {
 	d.dirty = true
-	err = unix.Unlinkat(d.fd, base, 0)
+	err := unix.Unlinkat(d.fd, base, 0)
 	if err == nil {
-		return a.overlay && len(d.below) > 0, nil
+		return nil
 	}
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return false, fmt.Errorf("replace %q: %w", join(d.path, base), err)
+		return fmt.Errorf("replace %q: %w", join(d.path, base), err)
 	}
 	p := join(d.path, base)
 	for q, o := range a.open {
@@ -87,9 +86,9 @@ func (a *applier) clear(d *dir, base string) (hid bool, err error) {
 		}
 	}
 	if err := removeTree(d.fd, base, a.scratch); err != nil {
-		return false, fmt.Errorf("replace directory %q: %w", p, err)
+		return fmt.Errorf("replace directory %q: %w", p, err)
 	}
-	return false, nil
+	return nil
 }
 
 // removeTree removes a directory and what is in it.
@@ -128,7 +127,7 @@ func (a *applier) link(d *dir, base, target string) error {
 	}
 	err = a.linkTo(d, base, name)
 	if errors.Is(err, unix.EEXIST) {
-		if _, err := a.clear(d, base); err != nil {
+		if err := a.clear(d, base); err != nil {
 			return err
 		}
 		err = a.linkTo(d, base, name)

@@ -271,15 +271,8 @@ func (t *tree) missing(d *dir, name string) (*dir, string, error) {
 // implied makes a directory that no entry describes.
 func (t *tree) implied(d *dir, name string, opaque bool) (*dir, string, error) {
 	st := unix.Stat_t{Mode: 0o755, Uid: t.owner[0], Gid: t.owner[1]}
-	next, err := t.mkdir(d, name, &st)
+	next, err := t.mkdir(d, name, &st, opaque)
 	if err != nil {
-		return nil, "", err
-	}
-	if opaque {
-		err = t.hideBelow(next)
-	}
-	if err != nil {
-		t.release(next)
 		return nil, "", err
 	}
 	if t.overlay {
@@ -292,7 +285,7 @@ func (t *tree) implied(d *dir, name string, opaque bool) (*dir, string, error) {
 // copyDir makes a directory that hides nothing of what the layers below have
 // there: with the same attributes.
 func (t *tree) copyDir(d *dir, name, src string, st *unix.Stat_t) (*dir, error) {
-	next, err := t.mkdir(d, name, st)
+	next, err := t.mkdir(d, name, st, false)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +298,7 @@ func (t *tree) copyDir(d *dir, name, src string, st *unix.Stat_t) (*dir, error) 
 }
 
 // mkdir makes a directory with the mode and owner of st and opens it.
-func (t *tree) mkdir(d *dir, name string, st *unix.Stat_t) (*dir, error) {
+func (t *tree) mkdir(d *dir, name string, st *unix.Stat_t, opaque bool) (*dir, error) {
 	mode := st.Mode & 0o7777
 	if err := unix.Mkdirat(d.fd, name, mode); err != nil {
 		return nil, fmt.Errorf("make directory %q: %w", join(d.path, name), err)
@@ -318,6 +311,9 @@ func (t *tree) mkdir(d *dir, name string, st *unix.Stat_t) (*dir, error) {
 	err = unix.Fchown(fd, int(st.Uid), int(st.Gid))
 	if err == nil {
 		err = unix.Fchmod(fd, mode)
+	}
+	if err == nil && opaque {
+		err = unix.Fsetxattr(fd, opaqueAttr, []byte("y"), 0)
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -77,12 +77,9 @@ func (a *applier) hide(dirname, base string) error {
 		} else if link != "" {
 			rest = link + "/" + rest
 		}
-		if steps++; err == nil && tooLong(steps, rest) {
-			err = fmt.Errorf("%w: too many symbolic links in a path", ErrInvalid)
-		}
-		if err != nil {
+		if steps++; err != nil || tooLong(steps, rest) {
 			a.leave(&at)
-			return err
+			return err // links in a circle lead nowhere: nothing to hide
 		}
 	}
 	defer a.leave(&at)
@@ -201,6 +198,9 @@ func (a *applier) settle(d *dir) error {
 	delete(a.pending, d.path)
 	if len(d.below) == 0 {
 		return nil
+	}
+	if slices.Contains(bases, "") { // everything
+		return a.hideNow(d, "")
 	}
 	for _, base := range bases {
 		if err := a.hideNow(d, base); err != nil {
