@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -29,7 +30,7 @@ func Export(ctx context.Context, req *request.Build, st *store.Store, images *re
 	}
 	if req.Layout {
 		err := steps.do("export OCI layout", func(*announced) error {
-			return exportLayout(ctx, desc, st, images, out)
+			return exportLayout(ctx, tagged(desc, req.Destinations), st, images, out)
 		})
 		if err != nil {
 			return fmt.Errorf("export OCI layout: %w", err)
@@ -44,6 +45,19 @@ func Export(ctx context.Context, req *request.Build, st *store.Store, images *re
 		}
 	}
 	return nil
+}
+
+// tagged names the one image of a layout as its first destination is tagged,
+// else latest, so that tools which want a tag find it.
+func tagged(desc v1.Descriptor, destinations []string) v1.Descriptor {
+	tag := "latest"
+	if len(destinations) > 0 {
+		if ref, err := name.NewTag(destinations[0]); err == nil {
+			tag = ref.TagStr()
+		}
+	}
+	desc.Annotations = map[string]string{"org.opencontainers.image.ref.name": tag}
+	return desc
 }
 
 func exportLayout(ctx context.Context, desc v1.Descriptor, st *store.Store, images *registry.Client, out Outlet) error {
@@ -71,7 +85,6 @@ func exportLayout(ctx context.Context, desc v1.Descriptor, st *store.Store, imag
 			return err
 		}
 	}
-	desc.Annotations = nil
 	index, err := json.Marshal(v1.IndexManifest{
 		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{desc},
 	})

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const opaqueAttr = "trusted.overlay.opaque"
+const opaqueAttr = "user.overlay.opaque"
 
 // lookup finds what the layers below show under a name. dirs are the
 // directories of the lowers that are merged there, highest first; every part of

@@ -3,7 +3,7 @@
 //
 // Both directions use the overlay's own form on disk: a character device 0:0
 // hides a name of the layers below (in the tar: .wh.NAME), the extended
-// attribute trusted.overlay.opaque=y hides everything that they have in a
+// attribute user.overlay.opaque=y hides everything that they have in a
 // directory (.wh..wh..opq). The tar that Pack writes depends on the directory's
 // contents only: sorted, PAX where the old header cannot hold a value, no user
 // names, times in nanoseconds.

@@ -69,12 +69,9 @@ func (s *Space) mount(lowers []string, upper string) (base, root string, err err
 // options are the mount options; the overlay wants the topmost lower first.
 func (s *Space) options(lowers []string, upper, work string) string {
 	var b strings.Builder
-	if strings.HasPrefix(s.opaque, "user.") {
-		// Without it gVisor would fail to mark directories opaque, and even
-		// panic where one is renamed.
-		b.WriteString("userxattr,")
-	}
-	b.WriteString("lowerdir=")
+	// userxattr: marks are user.overlay.*. In a user namespace gVisor would
+	// otherwise fail to mark directories, and even panic where one is renamed.
+	b.WriteString("userxattr,lowerdir=")
 	for i := len(lowers) - 1; i >= 0; i-- {
 		b.WriteString(lowers[i])
 		if i > 0 {
@@ -100,7 +97,7 @@ func mountOverlay(root, options string, readOnly bool) error {
 func (s *Space) visible(lowers []string) []string {
 	for i := len(lowers) - 1; i > 0; i-- {
 		var b [1]byte
-		if n, err := unix.Lgetxattr(lowers[i], s.opaque, b[:]); err == nil && n == 1 && b[0] == 'y' {
+		if n, err := unix.Lgetxattr(lowers[i], Opaque, b[:]); err == nil && n == 1 && b[0] == 'y' {
 			return lowers[i:]
 		}
 	}

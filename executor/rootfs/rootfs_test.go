@@ -161,8 +161,8 @@ func TestReplacedDirectoryIsOpaque(t *testing.T) {
 	})
 	wantFiles(t, files(t, tree), "d/new")
 	var b [1]byte
-	if n, err := unix.Lgetxattr(filepath.Join(upper, "d"), s.Opaque(), b[:]); n != 1 || b[0] != 'y' {
-		t.Errorf("%s = %q, %v; want y", s.Opaque(), b[:n], err)
+	if n, err := unix.Lgetxattr(filepath.Join(upper, "d"), rootfs.Opaque, b[:]); n != 1 || b[0] != 'y' {
+		t.Errorf("%s = %q, %v; want y", rootfs.Opaque, b[:n], err)
 	}
 }
 
@@ -180,8 +180,8 @@ func TestRenamedDirectory(t *testing.T) {
 func TestMarkCannotBeForged(t *testing.T) {
 	s := space(t)
 	step(t, s.Tree(), func(root string) error {
-		if err := unix.Lsetxattr(root, s.Opaque(), []byte("y"), 0); err == nil {
-			t.Errorf("%s can be set in the merged directory", s.Opaque())
+		if err := unix.Lsetxattr(root, rootfs.Opaque, []byte("y"), 0); err == nil {
+			t.Errorf("%s can be set in the merged directory", rootfs.Opaque)
 		}
 		return nil
 	})
@@ -313,7 +313,7 @@ func TestOpaqueRoot(t *testing.T) {
 		}
 		dirs = append(dirs, dir)
 	}
-	if err := unix.Lsetxattr(dirs[1], s.Opaque(), []byte("y"), 0); err != nil {
+	if err := unix.Lsetxattr(dirs[1], rootfs.Opaque, []byte("y"), 0); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, files(t, s.Tree(dirs...)), "b", "c")

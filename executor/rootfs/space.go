@@ -16,9 +16,8 @@ import (
 // be, since all lowers of a mount have to fit into one page. It is safe for
 // concurrent use.
 type Space struct {
-	dir    string
-	empty  string // a directory that stays empty, mode 0755
-	opaque string // the attribute that marks an opaque directory
+	dir   string
+	empty string // a directory that stays empty, mode 0755
 
 	mu     sync.Mutex
 	next   uint64
@@ -74,36 +73,28 @@ func New(dir string) (*Space, error) {
 		return nil, err
 	}
 	s.empty = empty
-	s.opaque, err = opaqueAttribute(empty)
-	if err != nil {
+	if err := canMark(empty); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// Opaque is the extended attribute that marks an opaque directory in lowers and
-// uppers of this workspace, with the value "y": trusted.overlay.opaque, or, in a
-// user namespace, which may not set that one, user.overlay.opaque. Whatever
-// packs or unpacks a directory here has to use this name and drop the other:
-// a command cannot set the one in force, but it can set the other.
-func (s *Space) Opaque() string { return s.opaque }
+// Opaque is the extended attribute that, with the value "y", marks an opaque
+// directory in lowers and uppers. It is not Linux's default, trusted.*, which a
+// process in a user namespace may not set, so that one name serves the launcher
+// and the pod alike. A command can set neither name through a mounted tree.
+const Opaque = "user.overlay.opaque"
 
-// opaqueAttribute finds out which name this process may set.
-func opaqueAttribute(dir string) (string, error) {
-	const trusted, user = "trusted.overlay.opaque", "user.overlay.opaque"
-	name := trusted
-	err := unix.Lsetxattr(dir, name, []byte("n"), 0)
-	if errors.Is(err, unix.EPERM) {
-		name = user
-		err = unix.Lsetxattr(dir, name, []byte("n"), 0)
-	}
+// canMark fails if the workspace does not keep the attribute.
+func canMark(dir string) error {
+	err := unix.Lsetxattr(dir, Opaque, []byte("n"), 0)
 	if err == nil {
-		err = unix.Lremovexattr(dir, name)
+		err = unix.Lremovexattr(dir, Opaque)
 	}
 	if err != nil {
-		return "", fmt.Errorf("workspace %s cannot hold layers: set %s: %w", dir, name, err)
+		return fmt.Errorf("workspace %s cannot hold layers: set %s: %w", dir, Opaque, err)
 	}
-	return name, nil
+	return nil
 }
 
 // Close unmounts what stands for many lowers. No tree of the space may be used
