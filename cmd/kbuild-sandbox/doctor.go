@@ -66,7 +66,7 @@ func examine(ctx context.Context, h host) []finding {
 	if errExecutor != nil {
 		f.found, f.hint = explain(errExecutor)
 	}
-	list = append(list, f, room(h.work()))
+	list = append(list, f, room(h.work()), limits())
 	if err != nil || errExecutor != nil {
 		return list
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"io/fs"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -15,14 +16,32 @@ func kernelFindings(sys fs.FS, root bool) []finding {
 	return []finding{release(), userNamespaces(sys, root), ptrace(sys), seccompSupport(sys)}
 }
 
+// limits is for information: those of the launcher's own control group are the
+// build's.
+func limits() finding {
+	f := finding{name: "limits", ok: true, found: "none but the machine's"}
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return f
+	}
+	for line := range strings.Lines(string(data)) {
+		// Version 2 has a line of its own, also on machines that use both.
+		if path, ok := strings.CutPrefix(line, "0::"); ok && strings.TrimSpace(path) != "/" {
+			f.found = "those of control group " + strings.TrimSpace(path)
+		}
+	}
+	return f
+}
+
 func release() finding {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return finding{name: "kernel", found: err.Error()}
 	}
 	return finding{
-		name: "kernel", ok: true,
-		found: "Linux " + unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:]),
+		name: "kernel", ok: runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64",
+		found: "Linux " + unix.ByteSliceToString(u.Release[:]) + " on " + runtime.GOARCH,
+		hint:  "gVisor runs on amd64 and arm64",
 	}
 }
 
