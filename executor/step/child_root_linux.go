@@ -68,27 +68,39 @@ func openTarget(root int, target string) (int, error) {
 // descriptor is the path of an open descriptor, for calls that take a path.
 func descriptor(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// mountAt mounts on target below root.
-func mountAt(root int, target, source, kind string, flags uintptr, data string) error {
+// mounting is what mount(2) is told beside the mount point.
+type mounting struct {
+	source, kind string
+	flags        uintptr
+	data         string
+}
+
+// at mounts m on target below root.
+func (m mounting) at(root int, target string) error {
 	fd, err := openTarget(root, target)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Mount(source, descriptor(fd), kind, flags, data); err != nil {
-		return &fs.PathError{Op: "mount " + kind, Path: target, Err: err}
+	if err := unix.Mount(m.source, descriptor(fd), m.kind, m.flags, m.data); err != nil {
+		return &fs.PathError{Op: "mount " + m.kind, Path: target, Err: err}
 	}
 	return nil
 }
 
+// fresh is a new filesystem of a kind.
+func fresh(kind string, flags uintptr, data string) mounting {
+	return mounting{source: kind, kind: kind, flags: flags, data: data}
+}
+
 func mountProc(root int) error {
-	if err := mountAt(root, "/proc", "proc", "proc", nosuidNodevNoexec, ""); err != nil {
+	if err := fresh("proc", nosuidNodevNoexec, "").at(root, "/proc"); err != nil {
 		return err
 	}
 	// gVisor's own directory has the sandbox's environment and triggers
 	// checkpoints; the others tell about the machine.
 	for _, dir := range []string{"gvisor", "acpi", "scsi", "asound"} {
-		err := mountAt(root, "/proc/"+dir, "tmpfs", "tmpfs", nosuidNodevNoexec|unix.MS_RDONLY, "")
+		err := fresh("tmpfs", nosuidNodevNoexec|unix.MS_RDONLY, "").at(root, "/proc/"+dir)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
@@ -107,10 +119,10 @@ func mountProc(root int) error {
 }
 
 func mountSys(root int) error {
-	if err := mountAt(root, "/sys", "sysfs", "sysfs", nosuidNodevNoexec|unix.MS_RDONLY, ""); err != nil {
+	if err := fresh("sysfs", nosuidNodevNoexec|unix.MS_RDONLY, "").at(root, "/sys"); err != nil {
 		return err
 	}
-	err := mountAt(root, "/sys/firmware", "tmpfs", "tmpfs", nosuidNodevNoexec|unix.MS_RDONLY, "")
+	err := fresh("tmpfs", nosuidNodevNoexec|unix.MS_RDONLY, "").at(root, "/sys/firmware")
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -137,7 +149,7 @@ func bindAt(root int, source, target string, readOnly bool) error {
 		return fmt.Errorf("source of mount %s: %w", target, err)
 	}
 	defer unix.Close(from)
-	if err := mountAt(root, target, descriptor(from), "", unix.MS_BIND, ""); err != nil {
+	if err := (mounting{source: descriptor(from), flags: unix.MS_BIND}).at(root, target); err != nil {
 		return err
 	}
 	if !readOnly {
@@ -148,12 +160,13 @@ func bindAt(root int, source, target string, readOnly bool) error {
 
 // remountReadOnly does it to the mount that target is the root of.
 func remountReadOnly(root int, target string) error {
-	return mountAt(root, target, "", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	return mounting{flags: unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY}.at(root, target)
 }
 
 // mountDev makes a /dev of the command's own.
 func (c *childConfig) mountDev(root int) error {
-	if err := mountAt(root, "/dev", "tmpfs", "tmpfs", unix.MS_NOSUID|unix.MS_STRICTATIME, "mode=755,size=64m"); err != nil {
+	tmpfs := fresh("tmpfs", unix.MS_NOSUID|unix.MS_STRICTATIME, "mode=755,size=64m")
+	if err := tmpfs.at(root, "/dev"); err != nil {
 		return err
 	}
 	dev, err := openTarget(root, "/dev")
@@ -172,18 +185,15 @@ func (c *childConfig) mountDev(root int) error {
 			return fmt.Errorf("make /dev/%s: %w", link, err)
 		}
 	}
-	for _, m := range []struct {
-		name, kind, data string
-		flags            uintptr
-	}{
-		{"pts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5", unix.MS_NOSUID | unix.MS_NOEXEC},
-		{"shm", "tmpfs", fmt.Sprintf("mode=1777,size=%d", c.ShmSize), nosuidNodevNoexec},
-		{"mqueue", "mqueue", "", nosuidNodevNoexec},
+	for name, m := range map[string]mounting{
+		"pts":    fresh("devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+		"shm":    fresh("tmpfs", nosuidNodevNoexec, fmt.Sprintf("mode=1777,size=%d", c.ShmSize)),
+		"mqueue": fresh("mqueue", nosuidNodevNoexec, ""),
 	} {
-		if err := unix.Mkdirat(dev, m.name, 0o755); err != nil {
-			return fmt.Errorf("make /dev/%s: %w", m.name, err)
+		if err := unix.Mkdirat(dev, name, 0o755); err != nil {
+			return fmt.Errorf("make /dev/%s: %w", name, err)
 		}
-		if err := mountAt(root, "/dev/"+m.name, m.kind, m.kind, m.flags, m.data); err != nil {
+		if err := m.at(root, "/dev/"+name); err != nil {
 			return err
 		}
 	}
@@ -316,5 +326,5 @@ func mountTmpfs(root int, m childMount) error {
 	if m.Size > 0 {
 		data += fmt.Sprintf(",size=%d", m.Size)
 	}
-	return mountAt(root, m.Target, "tmpfs", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data)
+	return fresh("tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data).at(root, m.Target)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
 
-func mounting(script string, mounts ...plan.Mount) *plan.Run {
+func withMounts(script string, mounts ...plan.Mount) *plan.Run {
 	op := shell(script)
 	op.Mounts = mounts
 	return op
@@ -38,23 +38,23 @@ link -> d
 out -> /etc
 `)
 	ls := "ls /m; cat /m/a.txt; echo x > /m/x || echo refused"
-	upper := b.want(mounting(ls, bindMount("/", "/m")), "a.txt\nd\nlink\nout\na\nrefused\n")
+	upper := b.want(withMounts(ls, bindMount("/", "/m")), "a.txt\nd\nlink\nout\na\nrefused\n")
 	if got := inUpper(t, upper); len(got) > 0 {
 		t.Errorf("upper: %q", got)
 	}
-	b.want(mounting("cat /new/deep/point /etc/passwd", bindMount("a.txt", "/new/deep/point"), bindMount("/d/f", "/etc/passwd")), "a\nf\n")
-	b.want(mounting("ls /m", bindMount("link", "/m")), "f\n")
-	if _, _, err := b.do(mounting("ls /m", bindMount("out/passwd", "/m"))); err == nil {
+	b.want(withMounts("cat /new/deep/point /etc/passwd", bindMount("a.txt", "/new/deep/point"), bindMount("/d/f", "/etc/passwd")), "a\nf\n")
+	b.want(withMounts("ls /m", bindMount("link", "/m")), "f\n")
+	if _, _, err := b.do(withMounts("ls /m", bindMount("out/passwd", "/m"))); err == nil {
 		t.Error("a link in the context led out of it")
 	}
-	_, _, err := b.do(mounting("true", bindMount("missing", "/m")))
+	_, _, err := b.do(withMounts("true", bindMount("missing", "/m")))
 	if err == nil || !strings.Contains(err.Error(), `"/missing": not found`) {
 		t.Errorf("missing source: %v", err)
 	}
 	rw := bindMount("/", "/m")
 	rw.ReadOnly = false
-	b.want(mounting("echo new > /m/new; rm /m/a.txt; ls /m", rw), "d\nlink\nnew\nout\n")
-	b.want(mounting("ls /m", bindMount("/", "/m")), "a.txt\nd\nlink\nout\n")
+	b.want(withMounts("echo new > /m/new; rm /m/a.txt; ls /m", rw), "d\nlink\nnew\nout\n")
+	b.want(withMounts("ls /m", bindMount("/", "/m")), "a.txt\nd\nlink\nout\n")
 	b.want(shell("test -e /m || test -e /new || echo none"), "none\n")
 }
 
@@ -64,8 +64,8 @@ func TestMountBindIgnored(t *testing.T) {
 	b.env.Context.Excluded = func(rel string, dir bool) (bool, error) {
 		return slices.Contains([]string{"secret", "d/hidden", "gone"}, rel), nil
 	}
-	b.want(mounting("cd /m; ls -d * */*", bindMount("/", "/m")), "a.txt\nd\nd/seen\n")
-	if _, _, err := b.do(mounting("true", bindMount("secret", "/m"))); err == nil {
+	b.want(withMounts("cd /m; ls -d * */*", bindMount("/", "/m")), "a.txt\nd\nd/seen\n")
+	if _, _, err := b.do(withMounts("true", bindMount("secret", "/m"))); err == nil {
 		t.Error("an ignored file can be mounted")
 	}
 }
@@ -85,9 +85,9 @@ func TestMountBindStage(t *testing.T) {
 	}
 	m := bindMount("/made", "/m")
 	m.From = plan.From{Kind: plan.FromStage, Stage: stage}
-	b.want(mounting("stat -c '%u:%g %n' /m/f", m), "7:8 /m/f\n")
+	b.want(withMounts("stat -c '%u:%g %n' /m/f", m), "7:8 /m/f\n")
 	m.From.Stage = &plan.Stage{ID: 4, Name: "missing"}
-	if _, _, err := b.do(mounting("true", m)); err == nil {
+	if _, _, err := b.do(withMounts("true", m)); err == nil {
 		t.Error("a stage that is not there can be mounted")
 	}
 }
@@ -95,19 +95,19 @@ func TestMountBindStage(t *testing.T) {
 func TestMountTmpfs(t *testing.T) {
 	b := newBench(t)
 	m := plan.Mount{Type: "tmpfs", Target: "/t", Size: 1 << 20}
-	upper := b.want(mounting("df -k /t | tail -n 1 | awk '{print $2}'; head -c 2000000 /dev/zero > /t/big 2>/dev/null || echo full; ls -d /t/*", m),
+	upper := b.want(withMounts("df -k /t | tail -n 1 | awk '{print $2}'; head -c 2000000 /dev/zero > /t/big 2>/dev/null || echo full; ls -d /t/*", m),
 		"1024\nfull\n/t/big\n")
 	if got := inUpper(t, upper); len(got) > 0 {
 		t.Errorf("upper: %q", got)
 	}
-	b.want(mounting("stat -c %a /tmp; touch /tmp/x", plan.Mount{Type: "tmpfs", Target: "/tmp"}), "1777\n")
+	b.want(withMounts("stat -c %a /tmp; touch /tmp/x", plan.Mount{Type: "tmpfs", Target: "/tmp"}), "1777\n")
 	b.want(shell("ls /tmp"), "")
 }
 
 func TestMountNested(t *testing.T) {
 	b := newBench(t)
 	b.withContext(`d/a.txt <a\n>`)
-	upper := b.want(mounting("ls /m; cat /m/in/a.txt /m/file; ls /dev/mine",
+	upper := b.want(withMounts("ls /m; cat /m/in/a.txt /m/file; ls /dev/mine",
 		plan.Mount{Type: "tmpfs", Target: "/m"}, bindMount("d", "/m/in"),
 		plan.Mount{Type: "cache", Target: "/m/c", ID: "/m/c"}, bindMount("d/a.txt", "/m/file"),
 		bindMount("d", "/dev/mine")), "c\nfile\nin\na\na\na.txt\n")
@@ -120,19 +120,19 @@ func TestMountCache(t *testing.T) {
 	b := newBench(t)
 	mode, id := uint32(0o711), uint32(1000)
 	m := plan.Mount{Type: "cache", Target: "/c", ID: "x", Mode: &mode, UID: &id, GID: &id}
-	b.want(mounting("stat -c '%a %u %g' /c; echo kept > /c/f", m), "711 1000 1000\n")
+	b.want(withMounts("stat -c '%a %u %g' /c; echo kept > /c/f", m), "711 1000 1000\n")
 	m.Target = "/other"
 	m.Sharing = "locked"
-	b.want(mounting("cat /other/f", m), "kept\n")
+	b.want(withMounts("cat /other/f", m), "kept\n")
 	m.ReadOnly = true
-	b.want(mounting("cat /other/f; touch /other/g || echo refused", m), "kept\nrefused\n")
+	b.want(withMounts("cat /other/f; touch /other/g || echo refused", m), "kept\nrefused\n")
 	m.ID = "y"
-	b.want(mounting("ls /other", m), "")
+	b.want(withMounts("ls /other", m), "")
 }
 
 func TestMountSecretAbsent(t *testing.T) {
 	b := newBench(t)
-	upper := b.want(mounting("test -e /run/secrets/x || echo absent",
+	upper := b.want(withMounts("test -e /run/secrets/x || echo absent",
 		plan.Mount{Type: "secret", ID: "x", Target: "/run/secrets/x"}, plan.Mount{Type: "ssh"}), "absent\n")
 	if got := inUpper(t, upper); len(got) > 0 {
 		t.Errorf("upper: %q", got)
@@ -147,12 +147,12 @@ func TestMountParentsLookTheSame(t *testing.T) {
 	b.want(shell("mkdir -p /p/q; chown 5:6 /p; chmod 2750 /p; touch -d '2001-02-03 04:05:06' /p/q /p"), "")
 	tmpfs := plan.Mount{Type: "tmpfs", Target: "/p/mount"}
 	stat, want := "stat -c '%a %u:%g %y' /p; ls /p", "2750 5:6 2001-02-03 04:05:06.000000000 +0000\n"
-	upper := b.want(mounting(stat, tmpfs), want+"mount\nq\n")
+	upper := b.want(withMounts(stat, tmpfs), want+"mount\nq\n")
 	if got := inUpper(t, upper); len(got) > 0 {
 		t.Errorf("upper: %q", got)
 	}
 	b.want(shell(stat), want+"q\n")
-	upper = b.want(mounting("echo k > /p/kept", tmpfs), "")
+	upper = b.want(withMounts("echo k > /p/kept", tmpfs), "")
 	if got := inUpper(t, upper); !slices.Equal(got, []string{"/p", "/p/kept"}) {
 		t.Errorf("upper: %q", got)
 	}
@@ -171,9 +171,9 @@ func TestMountTargetThroughLink(t *testing.T) {
 		must(t, os.Symlink(target, filepath.Join(base, name)))
 	}
 	for _, target := range []string{"/abs/m", "/up/m"} {
-		b.want(mounting("ls -d "+target, plan.Mount{Type: "tmpfs", Target: target}), target+"\n")
+		b.want(withMounts("ls -d "+target, plan.Mount{Type: "tmpfs", Target: target}), target+"\n")
 	}
-	if _, _, err := b.do(mounting("true", plan.Mount{Type: "tmpfs", Target: "/magic/tmp"})); err == nil {
+	if _, _, err := b.do(withMounts("true", plan.Mount{Type: "tmpfs", Target: "/magic/tmp"})); err == nil {
 		t.Error("a mount point through /proc/1/root was taken")
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
