@@ -50,8 +50,8 @@ type session struct {
 	w       *request.Writer
 	c       Config
 	out     *outputs
-	verify  func() error // the host's walls, asked before anything is done for the executor
-	started bool
+	verify  func() error // looks at the host's walls, before the executor may begin
+	started bool         // a frame has come
 	posture *request.Posture
 
 	asks  int
@@ -86,11 +86,7 @@ func (s *session) serve(ctx context.Context) (request.Result, error) {
 		if err != nil {
 			return request.Result{}, s.readError(ctx, err)
 		}
-		if !s.started {
-			if err := s.begin(ctx); err != nil {
-				return request.Result{}, err
-			}
-		}
+		s.started = true
 		if kind == request.FrameResult {
 			return s.result(payload)
 		}
@@ -101,22 +97,6 @@ func (s *session) serve(ctx context.Context) (request.Result, error) {
 			return request.Result{}, err
 		}
 	}
-}
-
-// begin is done once, at the first frame: the sandbox is up, so its walls must
-// be, and from now on the executor may take its time.
-func (s *session) begin(ctx context.Context) error {
-	s.started = true
-	if err := s.verify(); err != nil {
-		return err
-	}
-	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("channel: %w", err)
-	}
-	if ctx.Err() != nil {
-		s.cancel() // its deadline has just been taken back
-	}
-	return nil
 }
 
 // cancel asks the executor to stop and bounds the time for it.
@@ -143,7 +123,7 @@ func (s *session) readError(ctx context.Context, err error) error {
 func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []byte) error {
 	switch kind {
 	case request.FrameHello:
-		return s.hello(payload)
+		return s.hello(ctx, payload)
 	case request.FrameEvent:
 		var e request.Event
 		if err := request.Decode(kind, payload, &e); err != nil {
@@ -174,8 +154,9 @@ func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []b
 	return fmt.Errorf("%w: kind %q is not the executor's to send", request.ErrFrame, kind)
 }
 
-// hello takes the executor's measurement of its walls and lets it begin.
-func (s *session) hello(payload []byte) error {
+// hello takes the executor's measurement of its walls, looks at the host's side
+// of them and lets it begin; from now on it may take its time.
+func (s *session) hello(ctx context.Context, payload []byte) error {
 	if s.posture != nil {
 		return fmt.Errorf("%w: a second hello", request.ErrFrame)
 	}
@@ -185,6 +166,16 @@ func (s *session) hello(payload []byte) error {
 	}
 	if err := verifyPosture(*s.posture); err != nil {
 		return err
+	}
+	if err := s.verify(); err != nil {
+		return err
+	}
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("channel: %w", err)
+	}
+	if ctx.Err() != nil {
+		s.cancel() // its deadline has just been taken back
+		return nil
 	}
 	return s.reply(request.FrameGo, struct{}{})
 }

@@ -96,7 +96,7 @@ var wantTour = map[string]string{
 	"/etc/resolv.conf":       "<nil>",
 	"/etc/hosts":             "<nil>",
 	"bpf":                    "operation not permitted",
-	"env":                    "PATH=/ HOME=/w TMPDIR=/w",
+	"env":                    "HOME=/w PATH=/ TMPDIR=/w",
 	"host":                   "kbuild-sandbox",
 }
 

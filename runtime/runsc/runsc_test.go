@@ -156,7 +156,10 @@ func like(t *testing.T, name string, args ...string) *exec.Cmd {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	// Reaped at once, as gVisor's own processes are.
+	reaped := make(chan error)
+	go func() { reaped <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill(); <-reaped })
 	return cmd
 }
 
@@ -164,10 +167,8 @@ func like(t *testing.T, name string, args ...string) *exec.Cmd {
 // the same.
 func TestKill(t *testing.T) {
 	root := t.TempDir()
-	mine := []*exec.Cmd{
-		like(t, "runsc", "x", "--root="+root),
-		like(t, "runsc-sandbox", "x", "--root="+root),
-		like(t, "runsc-gofer", "x", "--root="+root),
+	for _, name := range []string{"runsc", "runsc-sandbox", "runsc-gofer"} {
+		like(t, name, "x", "--root="+root)
 	}
 	other := like(t, "runsc-sandbox", "x", "--root="+root+"2")
 	procs, err := Processes(root)
@@ -180,9 +181,6 @@ func TestKill(t *testing.T) {
 	}
 	if slices.Sort(roles); !slices.Equal(roles, []string{"gofer", "run", "sentry"}) {
 		t.Errorf("roles %q", roles)
-	}
-	for _, c := range mine {
-		go c.Wait()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()

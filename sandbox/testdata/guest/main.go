@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -198,7 +199,9 @@ func (g *guest) tour() {
 		note(p, err)
 	}
 	note("bpf", func() error { _, _, e := unix.Syscall(unix.SYS_BPF, 0, 0, 0); return e }())
-	note("env", strings.Join(os.Environ(), " "))
+	env := os.Environ()
+	slices.Sort(env) // gVisor keeps no order
+	note("env", strings.Join(env, " "))
 	note("dns", strings.Join(g.req.Run.DNS, "|"))
 	host, _ := os.Hostname()
 	note("host", host)
