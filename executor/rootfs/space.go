@@ -25,38 +25,6 @@ type Space struct {
 	kept   map[string]*Kept
 }
 
-// Kept is a directory that lasts as long as its space.
-type Kept struct {
-	// Use is held by whoever does not want to share the directory.
-	Use sync.Mutex
-	dir string
-}
-
-// Dir is the directory.
-func (k *Kept) Dir() string { return k.dir }
-
-// Keep returns the directory kept under name. Where there is none yet, it is
-// made and handed to fill before anybody else sees it.
-func (s *Space) Keep(name string, fill func(dir string) error) (*Kept, error) {
-	dir, err := s.Mkdir()
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if k, ok := s.kept[name]; ok {
-		return k, os.Remove(dir)
-	}
-	if err := fill(dir); err != nil {
-		return nil, fmt.Errorf("keep %s: %w", name, err)
-	}
-	if s.kept == nil {
-		s.kept = map[string]*Kept{}
-	}
-	s.kept[name] = &Kept{dir: dir}
-	return s.kept[name], nil
-}
-
 // merge is a read-only mount that stands for many lowers.
 type merge struct{ base, root string }
 
@@ -97,12 +65,18 @@ func canMark(dir string) error {
 	return nil
 }
 
-// Close unmounts what stands for many lowers. No tree of the space may be used
+// Close unmounts what stands for many lowers and what is kept. No tree of the space may be used
 // after it.
 func (s *Space) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
+	for _, k := range s.kept {
+		if k.undo != nil {
+			errs = append(errs, k.undo())
+		}
+	}
+	s.kept = nil
 	for i := len(s.merges) - 1; i >= 0; i-- { // later ones lie on earlier ones
 		errs = append(errs, unmount(s.merges[i].base, s.merges[i].root))
 	}

@@ -75,6 +75,9 @@ func (r *run) prepare(ctx context.Context) (stubs []string, err error) {
 	if err := r.addFiles(); err != nil {
 		return nil, err
 	}
+	if err := r.lockCaches(ctx); err != nil {
+		return nil, err
+	}
 	for _, m := range r.op.Mounts {
 		if err := r.addMount(ctx, m); err != nil {
 			return nil, err

@@ -24,7 +24,7 @@ func (r *run) addMount(ctx context.Context, m plan.Mount) error {
 		r.config.Mounts = append(r.config.Mounts, childMount{Target: m.Target, Size: m.Size})
 		return nil
 	case "cache":
-		return r.addCache(m)
+		return r.addCache(ctx, m)
 	case "secret":
 		if m.Required {
 			return fmt.Errorf("secret %s: not found", m.ID)
@@ -169,51 +169,6 @@ func whiteout(root, mask, rel string) error {
 		if err := rootfs.CopyAttributes(filepath.Join(root, p), filepath.Join(mask, p)); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// addCache mounts a directory that lasts for this build.
-func (r *run) addCache(m plan.Mount) error {
-	if m.From.Stage != nil {
-		return errors.New("RUN --mount=type=cache,from=...: not supported yet")
-	}
-	name := "cache " + m.ID
-	switch m.Sharing {
-	case "private":
-		return errors.New("RUN --mount=type=cache,sharing=private: not supported yet")
-	case "", "shared", "locked":
-	default:
-		return fmt.Errorf("unsupported sharing value %q", m.Sharing)
-	}
-	kept, err := r.env.Space.Keep(name, func(dir string) error { return dress(dir, m) })
-	if err != nil {
-		return err
-	}
-	if m.Sharing == "locked" {
-		kept.Use.Lock()
-		r.undo = append(r.undo, func() error { kept.Use.Unlock(); return nil })
-	}
-	r.config.Mounts = append(r.config.Mounts, childMount{
-		Source: kept.Dir(), Target: m.Target, Dir: true, ReadOnly: m.ReadOnly,
-	})
-	return nil
-}
-
-// dress gives a new cache directory the mode and owner that m asks for.
-func dress(dir string, m plan.Mount) error {
-	var uid, gid uint32
-	if m.UID != nil {
-		uid = *m.UID
-	}
-	if m.GID != nil {
-		gid = *m.GID
-	}
-	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
-		return err
-	}
-	if m.Mode != nil {
-		return unix.Chmod(dir, *m.Mode)
 	}
 	return nil
 }

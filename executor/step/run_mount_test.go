@@ -1,10 +1,13 @@
 package step
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
@@ -128,6 +131,50 @@ func TestMountCache(t *testing.T) {
 	b.want(withMounts("cat /other/f; touch /other/g || echo refused", m), "kept\nrefused\n")
 	m.ID = "y"
 	b.want(withMounts("ls /other", m), "")
+}
+
+func TestMountCacheFromStage(t *testing.T) {
+	b := newBench(t)
+	seed := b.tree.Fork()
+	if _, err := Do(t.Context(), shell("mkdir -p /s/pkg; echo seeded > /s/pkg/f; chown 7:8 /s"), seed, b.env); err != nil {
+		t.Fatal(err)
+	}
+	b.env.Stage = func(plan.StageID) *rootfs.Tree { return seed }
+	m := plan.Mount{Type: "cache", Target: "/c", ID: "/c", Source: "/s", From: plan.From{Kind: plan.FromStage, Stage: &plan.Stage{}}}
+	b.want(withMounts("cat /c/pkg/f; stat -c %u:%g /c; rm /c/pkg/f; echo more > /c/new", m), "seeded\n7:8\n")
+	b.want(withMounts("ls /c /c/pkg", m), "/c:\nnew\npkg\n\n/c/pkg:\n")
+	m.Source = "/s/pkg/f"
+	if _, _, err := b.do(withMounts("true", m)); err == nil {
+		t.Error("a file was taken as a cache")
+	}
+}
+
+// TestMountCacheSharing runs two commands at once that see whether they meet.
+func TestMountCacheSharing(t *testing.T) {
+	for sharing, want := range map[string]bool{"shared": true, "private": false, "locked": false} {
+		b := newBench(t)
+		var wg sync.WaitGroup
+		var both atomic.Int32
+		for range 2 {
+			m := plan.Mount{Type: "cache", Target: "/c", ID: "x", Sharing: sharing}
+			again := plan.Mount{Type: "cache", Target: "/again", ID: "x", Sharing: sharing}
+			tree := b.tree.Fork()
+			wg.Go(func() {
+				script := "test -e /c/there && exit 9; touch /c/there; sleep 1; rm /c/there"
+				_, err := Do(t.Context(), withMounts(script, m, again), tree, b.env)
+				var exit *ExitError
+				if errors.As(err, &exit) && exit.Code == 9 {
+					both.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if met := both.Load() > 0; met != want {
+			t.Errorf("%s: two commands at once in one directory: %v, want %v", sharing, met, want)
+		}
+	}
 }
 
 func TestMountSecretAbsent(t *testing.T) {
