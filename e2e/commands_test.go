@@ -24,6 +24,7 @@ import (
 //	build ARGS...           kbuild-sandbox build with the registry's host as insecure and plain progress;
 //	                        placeholders like $REGISTRY in the Dockerfile named by -f (or ./Dockerfile)
 //	                        are expanded; fails if $TMPDIR is not empty afterwards
+//	try ARGS...             the same, with status 0 or 1
 //	status N                the last build ended with this status
 //	config IMAGE EXPR       jq's answer about the config file
 //	manifest IMAGE EXPR     jq's answer about the manifest
@@ -42,6 +43,7 @@ import (
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"build":           buildCommand,
+		"try":             tryCommand,
 		"status":          statusCommand,
 		"config":          jqCommand(v1.Image.RawConfigFile),
 		"manifest":        jqCommand(v1.Image.RawManifest),
@@ -61,6 +63,19 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 }
 
 func buildCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if status := build(ts, args); (status != 0) != neg {
+		ts.Fatalf("build ended with status %d", status)
+	}
+}
+
+func tryCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if status := build(ts, args); status > 1 || neg {
+		ts.Fatalf("build ended with status %d", status)
+	}
+}
+
+// build runs a build to its status.
+func build(ts *testscript.TestScript, args []string) int {
 	file := "Dockerfile"
 	for i, a := range args {
 		if (a == "-f" || a == "--dockerfile") && i+1 < len(args) {
@@ -87,9 +102,7 @@ func buildCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if left := rig.Files(ts.Getenv("TMPDIR")); len(left) > 0 {
 		ts.Fatalf("left behind in $TMPDIR: %q", left)
 	}
-	if (status != 0) != neg {
-		ts.Fatalf("build ended with status %d", status)
-	}
+	return status
 }
 
 func statusCommand(ts *testscript.TestScript, neg bool, args []string) {

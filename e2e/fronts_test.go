@@ -29,7 +29,7 @@ func tb(ts *testscript.TestScript) testing.TB {
 type testKey struct{}
 
 // registryCommand starts a registry: registry NAME [auth] [tls] [readonly].
-// $NAME is its host; with auth, ./login.json is a Docker config that may enter;
+// $NAME is its host; with auth, $SIDE/login.json is a Docker config that may enter;
 // with tls, ./ca.pem is the certificate of its authority.
 func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 || neg {
@@ -62,7 +62,7 @@ func login(ts *testscript.TestScript, host string) {
 	auth := base64.StdEncoding.EncodeToString([]byte(registrytest.User + ":" + registrytest.Password))
 	b, err := json.Marshal(map[string]any{"auths": map[string]any{host: map[string]string{"auth": auth}}})
 	ts.Check(err)
-	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("WORK"), "login.json"), b, 0o600))
+	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("SIDE"), "login.json"), b, 0o600))
 }
 
 // serveCommand serves a directory by HTTP: serve NAME DIR.

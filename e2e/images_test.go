@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/flat"
 )
@@ -103,7 +104,7 @@ func unpack(ts *testscript.TestScript, ref, dir string) {
 }
 
 // stubs are files that buildah leaves in an image for its own mounts.
-var stubs = map[string]bool{"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/run/.containerenv": true}
+var stubs = map[string]bool{"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/run": true, "/run/.containerenv": true}
 
 // sameAsBuildah builds the same thing with us and with buildah and compares the
 // two trees; then ours with what umoci unpacks of it.
@@ -113,7 +114,9 @@ func sameAsBuildah(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	side := ts.Getenv("SIDE")
 	buildCommand(ts, false, append([]string{"--no-push", "--oci-layout-path", filepath.Join(side, "ours")}, args...))
-	store := []string{"--root", filepath.Join(side, "root"), "--runroot", filepath.Join(side, "run"), "--storage-driver", "vfs"}
+	root := filepath.Join(side, "root")
+	defer unix.Unmount(filepath.Join(root, "overlay"), unix.MNT_DETACH) // buildah leaves it mounted on itself
+	store := []string{"--root", root, "--runroot", filepath.Join(side, "run"), "--storage-driver", "overlay"}
 	ts.Check(ts.Exec("buildah", append(append(store, "bud", "-q", "--isolation", "chroot", "--tls-verify=false",
 		"--identity-label=false", "-t", "x"), args...)...))
 	ts.Check(ts.Exec("buildah", append(store, "push", "-q", "x", "oci:"+filepath.Join(side, "theirs"))...))

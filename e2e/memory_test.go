@@ -31,15 +31,12 @@ func TestLayerOf2GiB(t *testing.T) {
 	}
 	defer registry.Stop()
 	pushBases(t.Context(), t, registry)
-	work := filepath.Join(dir, "work")
-	if err := os.Mkdir(work, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	put(t, filepath.Join(dir, "Dockerfile"), "FROM "+registry.Host+"/library/busybox:1\n"+
+	work, context := t.TempDir(), t.TempDir()
+	put(t, filepath.Join(context, "Dockerfile"), "FROM "+registry.Host+"/library/busybox:1\n"+
 		"RUN head -c 2147483648 /dev/urandom >/big\n")
 	cmd := exec.Command(filepath.Join(bin, "kbuild-sandbox"), "build", "--insecure-registry", registry.Host,
 		"--work-dir", work, "-d", registry.Host+"/big:1", "--compression-level", "1", "--progress", "plain",
-		"-f", filepath.Join(dir, "Dockerfile"), work)
+		context)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

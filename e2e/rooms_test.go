@@ -139,12 +139,12 @@ type power struct {
 	where []string
 }
 
-const unix, system = "golang.org/x/sys/unix.", "syscall."
+const sysUnix, system = "golang.org/x/sys/unix.", "syscall."
 
 var powers = []power{
 	{"mounts",
-		[]string{unix + "Mount", unix + "Fsmount", unix + "Fsopen", unix + "MoveMount", unix + "OpenTree", unix + "MountSetattr",
-			unix + "PivotRoot", unix + "Chroot", unix + "Unmount", system + "Mount", system + "Unmount", system + "PivotRoot", system + "Chroot"},
+		[]string{sysUnix + "Mount", sysUnix + "Fsmount", sysUnix + "Fsopen", sysUnix + "MoveMount", sysUnix + "OpenTree", sysUnix + "MountSetattr",
+			sysUnix + "PivotRoot", sysUnix + "Chroot", sysUnix + "Unmount", system + "Mount", system + "Unmount", system + "PivotRoot", system + "Chroot"},
 		// The launcher's workdir.go detaches mounts of a launcher that died.
 		[]string{"executor/rootfs", "executor/step/child*.go", "sandbox/workdir.go"}},
 	{"dials",
@@ -152,7 +152,7 @@ var powers = []power{
 			"net/http.DefaultTransport", "net/http.Transport", "crypto/tls.Dial"},
 		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway"}},
 	{"executes",
-		[]string{"os/exec.Command", "os/exec.CommandContext", "os/exec.Cmd", "os.StartProcess", system + "Exec", unix + "Exec", system + "ForkExec"},
+		[]string{"os/exec.Command", "os/exec.CommandContext", "os/exec.Cmd", "os.StartProcess", system + "Exec", sysUnix + "Exec", system + "ForkExec"},
 		// On the host: the launcher starts runsc and the credential helpers.
 		[]string{"executor/step", "runtime/runsc", "sandbox", "cmd"}},
 	{"prints",
