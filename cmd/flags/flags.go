@@ -94,7 +94,7 @@ func (b *Build) registerSource() {
 	fs.StringVarP(&s.dockerfile, "dockerfile", "f", "Dockerfile", "the Dockerfile's `path`, from the current directory, else from the context; - is standard input")
 	fs.StringVarP(&s.context, "context", "c", "", "the context: a `directory` or dir://directory")
 	fs.Var(pairsValue{&s.args}, "build-arg", "value of an ARG; a name alone takes that environment variable, if it is set")
-	fs.StringSliceVar(&s.targets, "target", nil, "the `stage` to build, by name or index (default: the last)")
+	fs.StringSliceVar(&s.targets, "target", nil, "the `stage` to build, by name (default: the last)")
 	fs.Var(pairsValue{&s.labels}, "label", "label of the image")
 	fs.StringVar(&s.platform, "platform", "", "the target `platform`, os/arch[/variant] (default: this machine's)")
 	fs.StringVar(&s.platform, "custom-platform", "", "the same as --platform `platform`")
