@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
 )
@@ -92,7 +93,12 @@ func setup(env *testscript.Env, bin, host string) error {
 	if err != nil {
 		return err
 	}
-	env.Defer(func() { os.RemoveAll(side) })
+	env.Defer(func() {
+		for _, m := range rig.Mounts(side) { // of a script that failed half way
+			unix.Unmount(m, unix.MNT_DETACH)
+		}
+		os.RemoveAll(side)
+	})
 	home, tmp := filepath.Join(side, "home"), filepath.Join(side, "tmp")
 	for _, d := range []string{home, tmp, filepath.Join(home, ".docker")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {

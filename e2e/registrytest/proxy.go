@@ -48,6 +48,7 @@ type Proxy struct {
 	URL  string
 
 	back *httputil.ReverseProxy
+	over chan struct{} // closed when the test ends
 	mu   sync.Mutex
 	all  []*Fault
 	seen []Seen
@@ -58,7 +59,7 @@ type Proxy struct {
 // the test. ca may be nil: then it speaks plain HTTP.
 func StartProxy(t testing.TB, target string, ca *CA, faults ...Fault) *Proxy {
 	t.Helper()
-	p := &Proxy{}
+	p := &Proxy{over: make(chan struct{})}
 	if target != "" {
 		p.back = back(t, target)
 	}
@@ -76,6 +77,7 @@ func StartProxy(t testing.TB, target string, ca *CA, faults ...Fault) *Proxy {
 		server.Start()
 	}
 	t.Cleanup(func() {
+		close(p.over)
 		server.CloseClientConnections()
 		server.Close()
 	})
@@ -154,6 +156,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-time.After(f.Delay):
 			p.pass(w, r)
 		case <-r.Context().Done():
+		case <-p.over: // an unread body hides from a server that its client is gone
 		}
 	default:
 		b := &bender{ResponseWriter: w, f: f}
