@@ -235,7 +235,7 @@ func (b *blobReader) connect(after *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
-	ctx, dog := watch(context.WithValue(b.ctx, delayKey{}, after), stallTimeout)
+	ctx, dog := watch(context.WithValue(b.ctx, delayKey{}, after), b.c.stall)
 	resp, err := b.get(ctx, s)
 	if err != nil {
 		dog.stop()

@@ -43,6 +43,7 @@ type Client struct {
 	cfg   Config
 	net   *network
 	pause func(ctx context.Context, d time.Duration) error
+	stall time.Duration // see stallTimeout
 	pulls chan struct{} // a slot for each transfer
 
 	mu       sync.Mutex
@@ -66,7 +67,7 @@ func New(cfg Config) (*Client, error) {
 		}
 	}
 	return &Client{
-		cfg: cfg, net: n, pause: pause,
+		cfg: cfg, net: n, pause: pause, stall: stallTimeout,
 		pulls:    make(chan struct{}, transfers),
 		sessions: map[sessionKey]*session{},
 		resolved: map[string]*Image{},

@@ -81,7 +81,7 @@ func TestUploadLocationElsewhere(t *testing.T) {
 	back := registrytest.Start(t, registrytest.Options{Auth: true})
 	elsewhere := registrytest.StartProxy(t, "", nil, fault{Method: "PUT", Status: 201})
 	front := registrytest.StartProxy(t, back.URL, nil,
-		fault{Method: "POST", Status: 202, Header: http.Header{"Location": {elsewhere.URL + "/x?sig=a%2Bb&z=1"}}},
+		fault{Method: "POST", Status: 202, Header: http.Header{"Location": {elsewhere.URL + "/x?z=1&sig=a%2Bb"}}},
 		fault{Method: "PUT", Path: manifests, Status: 201})
 	c := newClient(t, registry.Config{Keychain: logins{front.Addr: login()}})
 	st := newStore(t)
@@ -93,7 +93,7 @@ func TestUploadLocationElsewhere(t *testing.T) {
 		t.Fatalf("%d uploads", len(seen))
 	}
 	for _, s := range seen {
-		if s.Authorization != "" || !strings.HasPrefix(s.Query, "sig=a%2Bb&z=1&digest=sha256%3A") {
+		if s.Authorization != "" || !strings.HasPrefix(s.Query, "z=1&sig=a%2Bb&digest=sha256%3A") {
 			t.Errorf("%+v", s)
 		}
 	}
@@ -218,5 +218,24 @@ func TestRedirectIntoPrivateNetwork(t *testing.T) {
 		if err := registry.CheckHop(test.from, test.to); (err == nil) != test.ok {
 			t.Errorf("%s -> %s: %v", test.from, test.to, err)
 		}
+	}
+}
+
+// TestTokenRunsOut has a token end between the small steps of an upload and the
+// blob itself: it is sent again from its beginning with a new one.
+func TestTokenRunsOut(t *testing.T) {
+	tokens := registrytest.StartTokens(t)
+	back := registrytest.Start(t, registrytest.Options{Tokens: tokens})
+	ended := http.Header{"Www-Authenticate": {`Bearer realm="` + tokens.URL + `",service="registrytest",scope="repository:out:pull,push",error="invalid_token"`}}
+	front := registrytest.StartProxy(t, back.URL, nil,
+		fault{Method: "PUT", Path: uploads, Status: 401, Header: ended, Times: 1},
+		fault{Method: "PUT", Path: manifests, Status: 401, Header: ended, Times: 1})
+	c := newClient(t, registry.Config{Keychain: logins{front.Addr: login()}, Registry: request.Registry{}})
+	st := newStore(t)
+	if err := c.Push(context.Background(), st, keep(t, st, randomImage(t, 1<<20, 1), true), front.Addr+"/out:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(front.Seen("POST", uploads)); n != 2 {
+		t.Errorf("%d uploads begun, want 2", n)
 	}
 }

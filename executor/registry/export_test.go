@@ -56,3 +56,6 @@ func ReadManifest(raw []byte, header string, p v1.Platform) {
 		parseConfig(raw, m)
 	}
 }
+
+// Stall sets how long a transfer may stand still.
+func Stall(c *Client, d time.Duration) { c.stall = d }

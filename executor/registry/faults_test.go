@@ -263,3 +263,28 @@ func TestFullDisk(t *testing.T) {
 	e := registry.Explained(syscall.ENOSPC)
 	wantError(t, e, request.ClassResource, "no space left", "--work-dir")
 }
+
+// TestStall has a registry stop in the middle of a blob, both ways.
+func TestStall(t *testing.T) {
+	back := registrytest.Start(t, registrytest.Options{})
+	image := randomImage(t, 1<<20, 1)
+	seed(t, back.Addr+"/base:1", image)
+	front := registrytest.StartProxy(t, back.URL, nil,
+		fault{Method: "GET", Path: blobs, Skip: 1, Delay: time.Hour, Times: 2})
+	c := newClient(t, registry.Config{})
+	registry.Stall(c, 200*time.Millisecond)
+	img, err := c.Resolve(context.Background(), front.Addr+"/base:1", amd64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pullAll(t, c, img, newStore(t)); err != nil {
+		t.Fatal(err)
+	}
+	front.Fail(fault{Method: "GET", Path: blobs, Delay: time.Hour})
+	wantError(t, pullAll(t, c, img, newStore(t)), request.ClassResolve, "stood still for 200ms")
+	// An upload that the other side does not read.
+	st := newStore(t)
+	desc := keep(t, st, randomImage(t, 32<<20, 1), true)
+	front.Fail(fault{Method: "PUT", Path: uploads, Delay: time.Hour})
+	wantError(t, c.Push(context.Background(), st, desc, front.Addr+"/out", nil), request.ClassPush, "stood still")
+}

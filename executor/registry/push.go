@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -104,7 +106,7 @@ func (s *session) putManifest(ctx context.Context, raw []byte, d v1.Descriptor, 
 	if err != nil {
 		return err
 	}
-	setBody(req, raw)
+	setBody(req, int64(len(raw)), func() io.ReadCloser { return io.NopCloser(bytes.NewReader(raw)) })
 	req.Header.Set("Content-Type", string(d.MediaType))
 	resp, _, err := s.small(req, store.MaxMetadata, http.StatusCreated, http.StatusOK, http.StatusAccepted)
 	if err != nil {

@@ -36,9 +36,10 @@ const (
 	// stallTimeout is how long a blob's transfer may take for each stallBytes.
 	stallTimeout = 60 * time.Second
 	stallBytes   = 64 << 10
-	// commitTimeout is how long a registry may take to answer when it has all
-	// of a blob: some copy it then.
-	commitTimeout = 10 * time.Minute
+	// commitRate is how fast, in bytes per second, a registry must be with
+	// what it does to a blob once it has all of it: some copy it then.
+	// That comes on top of stallTimeout.
+	commitRate = 8 << 20
 
 	// copySize is the size of the buffers for blobs, in bytes. System calls
 	// cost more inside gVisor than outside.
@@ -145,6 +146,7 @@ func passingStatus(code int) bool {
 type watchdog struct {
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
+	d      time.Duration
 	n      int
 }
 
@@ -156,7 +158,7 @@ func (e *stallError) Error() string { return fmt.Sprintf("the transfer stood sti
 // called often enough.
 func watch(ctx context.Context, d time.Duration) (context.Context, *watchdog) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchdog{cancel: cancel}
+	w := &watchdog{cancel: cancel, d: d}
 	w.timer = time.AfterFunc(d, func() { cancel(&stallError{d}) })
 	return ctx, w
 }
@@ -165,12 +167,14 @@ func watch(ctx context.Context, d time.Duration) (context.Context, *watchdog) {
 func (w *watchdog) moved(n int) {
 	if w.n += n; w.n >= stallBytes {
 		w.n = 0
-		w.timer.Reset(stallTimeout)
+		w.timer.Reset(w.d)
 	}
 }
 
-// grant gives a last span of time.
-func (w *watchdog) grant(d time.Duration) { w.timer.Reset(d) }
+// finish says that a blob of n bytes has been sent: the answer is due.
+func (w *watchdog) finish(n int64) {
+	w.timer.Reset(w.d + time.Duration(n/commitRate)*time.Second)
+}
 
 func (w *watchdog) stop() {
 	w.timer.Stop()

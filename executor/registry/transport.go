@@ -145,6 +145,12 @@ func (w wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	out := req.Clone(req.Context())
+	if req.GetBody != nil {
+		req.Body.Close()
+		if out.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
 	out.Header.Set("User-Agent", w.net.cfg.UserAgent)
 	resp, err := t.RoundTrip(out)
 	if err != nil {

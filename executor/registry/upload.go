@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -104,12 +103,7 @@ func (s *session) cancel(ctx context.Context, at *url.URL) {
 // check it as it stores it. It is read from the store or from its source, and
 // not hashed again here.
 func (p *push) upload(ctx context.Context, d v1.Descriptor, at *url.URL) error {
-	open := func() (io.ReadCloser, error) { return p.open(ctx, d) }
-	body, err := open()
-	if err != nil {
-		return err
-	}
-	ctx, dog := watch(ctx, stallTimeout)
+	ctx, dog := watch(ctx, p.s.c.stall)
 	defer dog.stop()
 	to := *at
 	if to.RawQuery != "" {
@@ -118,24 +112,10 @@ func (p *push) upload(ctx context.Context, d v1.Descriptor, at *url.URL) error {
 	to.RawQuery += "digest=" + url.QueryEscape(d.Digest.String())
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to.String(), http.NoBody)
 	if err != nil {
-		body.Close()
 		return err
 	}
 	if d.Size > 0 {
-		meter := func(b io.ReadCloser) io.ReadCloser {
-			return &metered{ReadCloser: b, p: p, d: d, dog: dog}
-		}
-		req.Body, req.ContentLength = meter(body), d.Size
-		// For a redirect (307) to where the registry stores its blobs.
-		req.GetBody = func() (io.ReadCloser, error) {
-			b, err := open()
-			if err != nil {
-				return nil, err
-			}
-			return meter(b), nil
-		}
-	} else {
-		body.Close()
+		setBody(req, d.Size, func() io.ReadCloser { return &uploaded{ctx: ctx, p: p, d: d, dog: dog} })
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := p.s.do(req, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
@@ -145,39 +125,56 @@ func (p *push) upload(ctx context.Context, d v1.Descriptor, at *url.URL) error {
 	return resp.Body.Close()
 }
 
-// open opens a blob for the upload and checks its size.
-func (p *push) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	r, size, err := p.s.c.Blob(ctx, p.st, d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	if size != d.Size {
-		r.Close()
-		return nil, fmt.Errorf("blob %s has %d bytes, the manifest says %d", d.Digest, size, d.Size)
-	}
-	return r, nil
+// setBody gives a request a body of n bytes. It may be sent more than once, when
+// a token has run out or the registry redirects it, so wire makes it anew
+// each time.
+func setBody(req *http.Request, n int64, body func() io.ReadCloser) {
+	req.ContentLength = n
+	req.Body = body()
+	req.GetBody = func() (io.ReadCloser, error) { return body(), nil }
 }
 
-// metered counts what the transport reads of a blob.
-type metered struct {
-	io.ReadCloser
+// uploaded is a blob as the transport reads it, from the store or from its
+// source. It is opened at the first read, and counted.
+type uploaded struct {
+	ctx  context.Context
 	p    *push
 	d    v1.Descriptor
 	dog  *watchdog
+	r    io.ReadCloser
 	done int64
 }
 
-func (m *metered) Read(b []byte) (int, error) {
-	n, err := m.ReadCloser.Read(b)
-	m.done += int64(n)
-	m.dog.moved(n)
-	if m.done >= m.d.Size || err != nil {
-		m.dog.grant(commitTimeout)
+// Read implements io.Reader.
+func (u *uploaded) Read(b []byte) (int, error) {
+	if u.r == nil {
+		r, size, err := u.p.s.c.Blob(u.ctx, u.p.st, u.d.Digest)
+		if err != nil {
+			return 0, err
+		}
+		u.r = r
+		if size != u.d.Size {
+			return 0, fmt.Errorf("blob %s has %d bytes, the manifest says %d", u.d.Digest, size, u.d.Size)
+		}
+	}
+	n, err := u.r.Read(b)
+	u.done += int64(n)
+	u.dog.moved(n)
+	if u.done >= u.d.Size || err != nil {
+		u.dog.finish(u.d.Size)
 	}
 	if n > 0 {
-		m.p.meter.set(m.d.Digest, m.done)
+		u.p.meter.set(u.d.Digest, u.done)
 	}
 	return n, err
+}
+
+// Close implements io.Closer.
+func (u *uploaded) Close() error {
+	if u.r == nil {
+		return nil
+	}
+	return u.r.Close()
 }
 
 // meter adds up the progress of all blobs of a push.
@@ -211,10 +208,4 @@ func (m *meter) set(h v1.Hash, n int64) {
 func refused(err error) bool {
 	var status *transport.Error
 	return errors.As(err, &status) && !passingStatus(status.StatusCode)
-}
-
-func setBody(req *http.Request, b []byte) {
-	req.ContentLength = int64(len(b))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
-	req.Body = io.NopCloser(bytes.NewReader(b))
 }
