@@ -26,6 +26,7 @@ type Fault struct {
 	Status    int           // answers it, with Header and Body
 	Reset     bool          // breaks the connection
 	Truncate  int64         // passes so many bytes of the answer's body, then breaks the connection
+	Hang      int64         // passes so many bytes of the answer's body, then nothing more
 	Short     int64         // passes so many bytes of the answer's body as if they were all
 	Corrupt   bool          // changes a byte in the middle of the body
 	Redirect  string        // redirects (307) to this URL with the path and query of the request
@@ -159,7 +160,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-p.over: // an unread body hides from a server that its client is gone
 		}
 	default:
-		b := &bender{ResponseWriter: w, f: f}
+		b := &bender{ResponseWriter: w, f: f, req: r, over: p.over}
 		p.pass(b, r)
 		b.end()
 	}
@@ -210,6 +211,8 @@ func reset(w http.ResponseWriter) {
 type bender struct {
 	http.ResponseWriter
 	f    *Fault
+	req  *http.Request
+	over chan struct{}
 	size int64
 	n    int64
 }
@@ -239,6 +242,14 @@ func (b *bender) Write(p []byte) (int, error) {
 	case f.Truncate > 0 && b.n > f.Truncate:
 		b.ResponseWriter.Write(p[:max(0, f.Truncate-at)])
 		return 0, http.ErrAbortHandler
+	case f.Hang > 0 && b.n > f.Hang:
+		b.ResponseWriter.Write(p[:max(0, f.Hang-at)])
+		http.NewResponseController(b.ResponseWriter).Flush()
+		select {
+		case <-b.req.Context().Done():
+		case <-b.over:
+		}
+		return 0, http.ErrAbortHandler
 	case f.Short > 0 && b.n > f.Short:
 		b.ResponseWriter.Write(p[:max(0, f.Short-at)])
 		return len(p), nil
@@ -254,7 +265,7 @@ func (b *bender) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
 // end breaks the connection of a truncated answer.
 func (b *bender) end() {
-	if b.f.Truncate > 0 {
+	if b.f.Truncate > 0 || b.f.Hang > 0 {
 		panic(http.ErrAbortHandler)
 	}
 }

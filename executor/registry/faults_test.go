@@ -270,7 +270,8 @@ func TestStall(t *testing.T) {
 	image := randomImage(t, 1<<20, 1)
 	seed(t, back.Addr+"/base:1", image)
 	front := registrytest.StartProxy(t, back.URL, nil,
-		fault{Method: "GET", Path: blobs, Skip: 1, Delay: time.Hour, Times: 2})
+		fault{Method: "GET", Path: blobs, Skip: 1, Delay: time.Hour, Times: 1},
+		fault{Method: "GET", Path: blobs, Skip: 1, Hang: 500_000, Times: 1})
 	c := newClient(t, registry.Config{})
 	registry.Stall(c, 200*time.Millisecond)
 	img, err := c.Resolve(context.Background(), front.Addr+"/base:1", amd64)
