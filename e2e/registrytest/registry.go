@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -68,6 +69,8 @@ func (r *Registry) start(t testing.TB, dir string, opt Options) bool {
 	}
 	cmd := exec.Command("docker-registry", "serve", conf)
 	cmd.Stdout, cmd.Stderr = r.log, r.log
+	// A test that panics or times out runs no cleanup.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v (Debian's package docker-registry has it)", err)
