@@ -97,7 +97,7 @@ func removeTree(dirfd int, name string, buf []byte) error {
 	if err == nil || !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	fd, err := unix.Openat(dirfd, name, openDir, 0)
+	fd, err := openSub(dirfd, name)
 	if err != nil {
 		return err
 	}
@@ -131,6 +131,9 @@ func (a *applier) link(d *dir, base, target string) error {
 			return err
 		}
 		err = a.linkTo(d, base, name)
+		if errors.Is(err, unix.EEXIST) { // looking for it made a directory there
+			err = fmt.Errorf("%w: was below what the link replaces", ErrInvalid)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("link to %q: %w", shorten(target), err)
@@ -180,7 +183,7 @@ func (a *applier) copyUp(d *dir, base string, st *unix.Stat_t) error {
 	if !ok {
 		return unix.ENOENT
 	}
-	at := attributes{mode: low.Mode & 0o7777, uid: int(low.Uid), gid: int(low.Gid), mtime: low.Mtim}
+	at := attributes{mode: low.Mode & 0o7777, uid: int(low.Uid), gid: int(low.Gid), mtime: mtime(&low)}
 	switch low.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		err = a.copyFile(d, base, src, at)

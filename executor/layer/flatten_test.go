@@ -24,7 +24,7 @@ func mount(t *testing.T, dir string, lowers []string) string {
 	t.Helper()
 	at := mkdir(t, dir, "merged")
 	dirs := append([]string{mkdir(t, dir, "none")}, reversed(lowers)...)
-	err := unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(dirs, ":"))
+	err := unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "userxattr,lowerdir="+strings.Join(dirs, ":"))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENODEV) {
 		t.Skip("overlays cannot be mounted here")
 	}

@@ -160,7 +160,7 @@ func showFile(p, rel string, first map[inode]string) (string, error) {
 		s += fmt.Sprintf(" %d:%d", st.Uid, st.Gid)
 	}
 	detail, err := showDetail(p, &st)
-	if m := time.Unix(st.Mtim.Sec, st.Mtim.Nsec); !m.Equal(plain) {
+	if m := time.Unix(mtime(&st).Sec, mtime(&st).Nsec); !m.Equal(plain) {
 		detail += " @" + m.UTC().Format(time.RFC3339Nano)
 		if time.Since(m) < time.Hour {
 			detail = detail[:strings.LastIndex(detail, "@")] + "@now"

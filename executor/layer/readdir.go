@@ -10,6 +10,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+// openSub opens a directory in another one, never through a symbolic link. On
+// Linux openat does that with O_NOFOLLOW; gVisor's follows a link when
+// O_DIRECTORY is given too, its openat2 does not.
+func openSub(dirfd int, name string) (int, error) {
+	how := unix.OpenHow{Flags: openDir, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(dirfd, name, &how)
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return fd, err
+	}
+	return openSubOld(dirfd, name)
+}
+
+// openSubOld does without openat2, which older gVisors and filters lack.
+func openSubOld(dirfd int, name string) (int, error) {
+	var before, after unix.Stat_t
+	if err := unix.Fstatat(dirfd, name, &before, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return -1, err
+	}
+	if before.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return -1, unix.ENOTDIR
+	}
+	fd, err := unix.Openat(dirfd, name, openDir, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fstat(fd, &after); err != nil || before.Ino != after.Ino || before.Dev != after.Dev {
+		unix.Close(fd)
+		return -1, unix.ELOOP
+	}
+	return fd, nil
+}
+
 // dirent is one name in a directory with its type, DT_...
 type dirent struct {
 	name string

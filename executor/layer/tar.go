@@ -159,7 +159,7 @@ func (t *tarer) special(dirfd int, l *level, name string, st *unix.Stat_t) error
 }
 
 func (t *tarer) directory(dirfd int, l *level, name string, depth int) error {
-	fd, err := unix.Openat(dirfd, name, openDir, 0)
+	fd, err := openSub(dirfd, name)
 	if err != nil {
 		return err
 	}
@@ -275,13 +275,14 @@ func (t *tarer) copy(fd int, size int64) error {
 
 // header fills in what all files have.
 func (t *tarer) header(name string, st *unix.Stat_t) *tar.Header {
-	mtime := time.Unix(st.Mtim.Sec, st.Mtim.Nsec)
-	if t.clamp != nil && mtime.After(*t.clamp) {
-		mtime = *t.clamp
+	ts := mtime(st)
+	modified := time.Unix(ts.Sec, ts.Nsec)
+	if t.clamp != nil && modified.After(*t.clamp) {
+		modified = *t.clamp
 	}
 	return &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: mtime, Format: tar.FormatPAX,
+		ModTime: modified, Format: tar.FormatPAX,
 	}
 }
 

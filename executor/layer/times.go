@@ -24,6 +24,17 @@ func setTimes(fd int, name string, mtime unix.Timespec) error {
 	return nil
 }
 
+// mtime returns a file's modification time. For times before 1970 gVisor gives
+// the nanoseconds as a negative number in 32 bits, without its sign.
+func mtime(st *unix.Stat_t) unix.Timespec {
+	ts := st.Mtim
+	if ts.Nsec >= int64(time.Second) {
+		ts.Nsec = int64(int32(ts.Nsec)) + int64(time.Second)
+		ts.Sec--
+	}
+	return ts
+}
+
 // timespec brings t into the range that 64 bits of nanoseconds hold, 1677 to
 // 2262; gVisor counts time like that.
 func timespec(t time.Time) unix.Timespec {

@@ -25,7 +25,6 @@ const (
 	// maxFollowed is how many links of the layers below a layer's entries may
 	// lead through; every whiteout is compared with them.
 	maxFollowed = 2000
-	openDir     = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 )
 
 // dir is an open directory of a tree.
@@ -72,7 +71,7 @@ func newTree(fd int, nodes Nodes) (*tree, error) {
 	if nodes == nil {
 		nodes = mknod
 	}
-	root := &dir{fd: fd, pins: 1, mtime: st.Mtim, setgid: st.Mode&unix.S_ISGID != 0}
+	root := &dir{fd: fd, pins: 1, mtime: mtime(&st), setgid: st.Mode&unix.S_ISGID != 0}
 	return &tree{
 		root: root, open: map[string]*dir{"": root}, used: list.New(), nodes: nodes,
 		followed: map[string]struct{}{}, umask: 0o777, scratch: make([]byte, 1<<16),
@@ -151,7 +150,7 @@ func (t *tree) step(d *dir, name string) (next *dir, link string, err error) {
 	if next, ok := t.open[join(d.path, name)]; ok {
 		return t.pin(next), "", nil
 	}
-	fd, err := unix.Openat(d.fd, name, openDir, 0)
+	fd, err := openSub(d.fd, name)
 	switch {
 	case err == nil:
 		next, err = t.add(d, name, fd)
@@ -182,7 +181,7 @@ func (t *tree) add(d *dir, name string, fd int) (*dir, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open directory %q: %w", n.path, err)
 	}
-	n.mtime, n.setgid = st.Mtim, st.Mode&unix.S_ISGID != 0
+	n.mtime, n.setgid = mtime(&st), st.Mode&unix.S_ISGID != 0
 	t.open[n.path], n.place = n, t.used.PushFront(n)
 	t.pin(n)
 	if t.opened != nil {
@@ -293,7 +292,7 @@ func (t *tree) copyDir(d *dir, name, src string, st *unix.Stat_t) (*dir, error) 
 		t.release(next)
 		return nil, fmt.Errorf("copy directory %q: %w", next.path, err)
 	}
-	next.mtime, next.dirty = st.Mtim, true
+	next.mtime, next.dirty = mtime(st), true
 	return next, nil
 }
 
@@ -304,7 +303,7 @@ func (t *tree) mkdir(d *dir, name string, st *unix.Stat_t, opaque bool) (*dir, e
 		return nil, fmt.Errorf("make directory %q: %w", join(d.path, name), err)
 	}
 	d.dirty = true
-	fd, err := unix.Openat(d.fd, name, openDir, 0)
+	fd, err := openSub(d.fd, name)
 	if err != nil {
 		return nil, fmt.Errorf("open directory %q: %w", join(d.path, name), err)
 	}

@@ -101,7 +101,7 @@ func (a *applier) start(lowers []string) error {
 		if err := unix.Lstat(top, &st); err != nil {
 			return fmt.Errorf("look at lower: %w", err)
 		}
-		at = attributes{mode: st.Mode & 0o7777, uid: int(st.Uid), gid: int(st.Gid), mtime: st.Mtim}
+		at = attributes{mode: st.Mode & 0o7777, uid: int(st.Uid), gid: int(st.Gid), mtime: mtime(&st)}
 		if err := copyAttrs(a.root.fd, top, a.scratch); err != nil {
 			return fmt.Errorf("copy attributes of lower: %w", err)
 		}

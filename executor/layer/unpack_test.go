@@ -65,8 +65,6 @@ func TestUnpackEveryKind(t *testing.T) {
 
 func TestUnpackOrderAndDuplicates(t *testing.T) {
 	needRoot(t)
-	const now = ""
-	_ = now
 	for name, tc := range map[string]struct {
 		in   []entry
 		want []string
