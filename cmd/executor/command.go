@@ -146,6 +146,7 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 	agent := "kbuild-sandbox/" + version
 	images, err := registry.New(registry.Config{
 		Registry: req.Registry, Keychain: authn.DefaultKeychain, UserAgent: agent, Proxy: http.ProxyFromEnvironment,
+		Note: noteTo(display),
 	})
 	if err != nil {
 		return request.Result{}, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -76,7 +77,7 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 		return nil, executor.Tools{}, fmt.Errorf("read CA certificates: %w", err)
 	}
 	images, err := registry.New(registry.Config{
-		Registry: req.Registry, Keychain: ch, Roots: roots, UserAgent: "kbuild-sandbox/" + version,
+		Registry: req.Registry, Keychain: ch, Roots: roots, UserAgent: "kbuild-sandbox/" + version, Note: noteTo(ch),
 	})
 	if err != nil {
 		return nil, executor.Tools{}, err
@@ -88,6 +89,13 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 	return &req, executor.Tools{
 		Images: images, Download: download, Sink: ch, Outlet: ch, Walls: launcherWalls,
 	}, nil
+}
+
+// noteTo passes on what went wrong and is tried again.
+func noteTo(sink request.Sink) func(string) {
+	return func(text string) {
+		sink.Emit(request.Event{Time: time.Now(), Kind: request.EventInfo, Text: text})
+	}
 }
 
 func measure() (request.Posture, error) {
