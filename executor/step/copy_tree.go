@@ -6,19 +6,20 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// copyWorkers is how many files are copied at once. Two processors and the
-	// latency of opening files on a host mount are kept busy by it.
-	copyWorkers = 4
-	// copyBatch is how many files of one directory a worker takes at a time.
-	copyBatch = 32
-)
+// copyBatch is how many files of one directory a worker takes at a time.
+const copyBatch = 32
+
+// copyWorkers is how many files are copied at once: opening a file on a host
+// mount takes its time, but more threads than processors cost more in gVisor
+// than they win.
+func copyWorkers() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
 // node is a directory that is being copied. It is closed when the walk has left
 // it and everything in it is done.
@@ -69,9 +70,10 @@ func (c *copier) dir(ctx context.Context, at spot, dest string, f filter) (took 
 		return false, err
 	}
 	top.pending.Store(1)
-	t := &treeCopy{c: c, filter: f, links: newLinks(), jobs: make(chan job, 2*copyWorkers), fail: cancel}
+	n := copyWorkers()
+	t := &treeCopy{c: c, filter: f, links: newLinks(), jobs: make(chan job, 2*n), fail: cancel}
 	var workers sync.WaitGroup
-	for range copyWorkers {
+	for range n {
 		workers.Go(func() { t.work(ctx) })
 	}
 	err = t.top(ctx, top)
