@@ -1,7 +1,7 @@
 package step
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -9,58 +9,64 @@ import (
 )
 
 // endTime is how long processes that were killed are waited for. They go as soon
-// as the kernel gets to them.
-const endTime = 10 * time.Second
+// as the kernel gets to them; what is there longer is none of them.
+const endTime = time.Second
 
-// pidNamespace names the PID namespace of process pid, or "" if it is gone.
-func pidNamespace(pid int) string {
-	ns, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
-	if err != nil {
-		return ""
-	}
-	return ns
-}
-
-// waitEmpty waits until no process of the PID namespace is left. Linux does
-// that before it reports the end of process 1; gVisor kills the others with it
-// but does not wait (kernel/task_exit.go), and one that is still in a system
-// call could write into what is a finished layer by then.
-func waitEmpty(ns string) error {
-	if ns == "" {
-		return nil // process 1 was gone at once and started nothing
-	}
+// waitOrphans waits until no process is left of the PID namespaces whose process
+// 1 has ended. Linux does that before it reports the end of process 1; gVisor
+// kills the others with it but does not wait (its kernel/task_exit.go), and one
+// that is still in a system call could write into what is a finished layer then.
+//
+// Such processes have no parent any more. /proc/N/ns must not be asked instead:
+// gVisor panics where it is read of a process that is just ending.
+func waitOrphans() error {
 	pause := 200 * time.Microsecond
-	for deadline := time.Now().Add(endTime); ; pause = min(2*pause, 50*time.Millisecond) {
-		left, err := inNamespace(ns)
+	for end := time.Now().Add(endTime); time.Now().Before(end); pause = min(2*pause, 20*time.Millisecond) {
+		n, err := orphans()
 		if err != nil {
 			return fmt.Errorf("wait for the end of the command: %w", err)
 		}
-		if !left {
+		if n == 0 {
 			return nil
-		}
-		if time.Now().After(deadline) {
-			return errors.New("wait for the end of the command: a process does not die")
 		}
 		time.Sleep(pause)
 	}
+	// Started from outside, as a look into a pod is.
+	return nil
 }
 
-// inNamespace says whether any process is in the PID namespace.
-func inNamespace(ns string) (bool, error) {
+// orphans counts the processes without a parent, but for the first one and the
+// executor.
+func orphans() (n int, err error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err == nil && pidNamespace(pid) == ns {
-			return true, nil
+		if err != nil || pid == 1 || pid == os.Getpid() {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err == nil && isOrphan(stat) {
+			n++
 		}
 	}
-	return false, nil
+	return n, nil
+}
+
+// isOrphan says whether /proc/N/stat is that of a process that lives and has no
+// parent. The second field, a name in parentheses, may hold anything.
+func isOrphan(stat []byte) bool {
+	_, rest, ok := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	if !ok {
+		return false
+	}
+	f := bytes.Fields(rest)
+	return len(f) > 1 && f[0][0] != 'Z' && f[0][0] != 'X' && string(f[1]) == "0"
 }

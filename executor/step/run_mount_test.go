@@ -160,7 +160,7 @@ func TestMountCacheSharing(t *testing.T) {
 			again := plan.Mount{Type: "cache", Target: "/again", ID: "x", Sharing: sharing}
 			tree := b.tree.Fork()
 			wg.Go(func() {
-				script := "test -e /c/there && exit 9; touch /c/there; sleep 1; rm /c/there"
+				script := "mkdir /c/there || exit 9; sleep 1; rmdir /c/there"
 				_, err := Do(t.Context(), withMounts(script, m, again), tree, b.env)
 				var exit *ExitError
 				if errors.As(err, &exit) && exit.Code == 9 {

@@ -58,13 +58,12 @@ func (r *run) execute(ctx context.Context) error {
 		return fmt.Errorf("start command: %w", err)
 	}
 	p.closeChildEnds()
-	ns := pidNamespace(cmd.Process.Pid)
 	drained := p.copyOutput(r.env.Output)
 	// The child may die before it has read all; it then says why, or Wait does.
 	sendErr := json.NewEncoder(p.configW).Encode(r.config)
 	p.configW.Close()
 	waitErr := cmd.Wait()
-	if err := waitEmpty(ns); err != nil {
+	if err := waitOrphans(); err != nil {
 		return err
 	}
 	p.endOutput()

@@ -272,31 +272,25 @@ func TestRunStragglers(t *testing.T) {
 	}
 }
 
-// TestRunNamespaceIsWatched: what waitEmpty looks for is there while a command
-// runs, and is not the executor's own.
-func TestRunNamespaceIsWatched(t *testing.T) {
-	b := newBench(t)
-	own := pidNamespace(os.Getpid())
-	seen := make(chan int, 1)
-	b.env.Output = func(int, []byte) {
-		n := 0
-		entries, err := os.ReadDir("/proc")
-		must(t, err)
-		for _, e := range entries {
-			var pid int
-			if _, err := fmt.Sscan(e.Name(), &pid); err == nil {
-				if ns := pidNamespace(pid); ns != "" && ns != own {
-					n++
-				}
-			}
+func TestIsOrphan(t *testing.T) {
+	for stat, want := range map[string]bool{
+		"7 (sleep) S 0 7 7 0":          true,
+		"7 (sleep) S 3 7 7 0":          false,
+		"7 (sleep) Z 0 7 7 0":          false,
+		"7 (x) S 0 (y) 1) R 3 7 7 0":   false,
+		"7 (x) S 3 (y) 1) R 0 7 7 0":   true,
+		"7 (no end":                    false,
+		"":                             false,
+		"7 ()":                         false,
+		"7 () S":                       false,
+		"12 (a\nb) R 0 12 12 0 -1 420": true,
+	} {
+		if got := isOrphan([]byte(stat)); got != want {
+			t.Errorf("%q: %v, want %v", stat, got, want)
 		}
-		seen <- n
 	}
-	if _, _, err := b.do(shell("sleep 50 & sleep 50 & sleep 0.3; echo x; sleep 0.5")); err != nil {
-		t.Fatal(err)
-	}
-	if n := <-seen; own == "" || n != 3 {
-		t.Errorf("own namespace %q, %d processes in others, want 3", own, n)
+	if n, err := orphans(); n != 0 || err != nil {
+		t.Errorf("%d orphans, %v", n, err)
 	}
 }
 
