@@ -77,7 +77,8 @@ func run(runsc, dir string) (int, error) {
 	// Through pipes: gVisor writes regular files from offset 0.
 	cmd.Stdout = struct{ io.Writer }{os.Stdout}
 	cmd.Stderr = struct{ io.Writer }{os.Stderr}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	// A mount namespace of its own: runsc leaves a mount in its root directory.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Unshareflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		rootless(cmd.SysProcAttr)
 	}
@@ -95,6 +96,7 @@ func run(runsc, dir string) (int, error) {
 
 // rootless gives the command namespaces of its own in which it is root.
 func rootless(a *syscall.SysProcAttr) {
+	a.Unshareflags = 0
 	a.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET
 	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
