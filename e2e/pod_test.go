@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -27,7 +28,7 @@ import (
 // secret, and replace a directory, which takes an opaque mark.
 const podDockerfile = `FROM %[1]s/library/busybox:1
 RUN mkdir -p /d/e && touch /d/old
-RUN rm -rf /d && mkdir /d && touch /d/new && chown 1000:1000 /d/new
+RUN rm -rf /d && mkdir /d && touch /d/new && chown 100000:200000 /d/new
 RUN ls /kaniko /proc/*/root/kaniko 2>&1 | grep -v 'No such file' >/seen; \
     find / -xdev -name 'executor*' >>/seen; \
     find / -xdev -name config.json >>/seen; \
@@ -190,6 +191,8 @@ func (p *pod) run(args ...string) ([]byte, error) {
 		return nil, err
 	}
 	cmd := exec.Command(p.runsc, "--root="+p.state, "--network=host", "--net-raw", "--ignore-cgroups", "run", "--bundle="+p.bundle, "pod")
+	// runsc pins an empty network namespace by a mount: not among the host's.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
@@ -229,6 +232,9 @@ func (p *pod) check(t *testing.T, entries map[string]flat.Entry) {
 	}
 	if strings.Contains(got, "mounted") || strings.Contains(got, "unshared") {
 		t.Errorf("a RUN step could do too much:\n%s", got)
+	}
+	if e := entries["/d/new"]; e.UID != 100000 || e.GID != 200000 {
+		t.Errorf("/d/new belongs to %d:%d", e.UID, e.GID)
 	}
 	for path, want := range map[string]string{
 		"/d/new": "file", "/d/old": "", "/d/e": "", "/nodes/null": "char", "/nodes/pipe": "fifo", "/work": "", "/w": "",

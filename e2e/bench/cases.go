@@ -141,8 +141,9 @@ func bigFile(_ context.Context, dir string) error {
 	return w.Flush()
 }
 
-// debs puts the packages that build-essential, git and curl need into dir; they
-// are fetched once, by apt in a directory with the debian image, and kept.
+// debs puts build-essential, git, curl and all that they depend on (105 packages
+// of Debian 12) into dir; apt fetches them once, in a directory with the debian
+// image, and they are kept.
 func debs(ctx context.Context, dir string) error {
 	cache, err := rig.Cache()
 	if err != nil {
@@ -172,9 +173,10 @@ tar -xf "$1" -C "$2"
 cp /etc/resolv.conf "$2/etc/resolv.conf"
 opt="-o APT::Sandbox::User=root -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
 chroot "$2" apt-get $opt update -q
-chroot "$2" apt-get $opt install -qy --no-install-recommends --download-only build-essential git curl
-mv "$2/var/cache/apt/archives" "$3"
-rm -rf "$3/partial" "$3/lock"`
+mkdir "$2/debs"
+chroot "$2" sh -c 'cd /debs && apt-get download -q -o APT::Sandbox::User=root $(apt-cache depends --recurse --no-recommends \
+  --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances build-essential git curl | grep "^[a-z0-9]" | sort -u)'
+mv "$2/debs" "$3"`
 	if out, err := exec.CommandContext(ctx, "sh", "-c", script, "sh", debian, root, kept).CombinedOutput(); err != nil {
 		return fmt.Errorf("fetch packages: %w: %s", err, out)
 	}
