@@ -23,8 +23,9 @@ import (
 // CAP_SYS_ADMIN. It becomes three processes, one inside the other:
 //
 //	outer     stays as it is, makes device nodes for the inner ones
-//	walled    in a user namespace (map 0 0 65536) and mount namespace of its
-//	          own, where it may mount; loads the executor's seccomp filter
+//	walled    in a user namespace, with all ids that outer has, and a mount
+//	          namespace of its own, where it may mount; loads the executor's
+//	          seccomp filter
 //	builder   the same process after an exec, so that the filter covers every
 //	          thread; parses the arguments and builds
 const (
@@ -55,10 +56,9 @@ func inPod(args []string) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{child}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		// Ids over 65535 cannot be had: they are not mapped in the pod either.
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}},
+		Cloneflags:                 syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings:                []syscall.SysProcIDMap{{Size: idRange("/proc/self/uid_map")}},
+		GidMappings:                []syscall.SysProcIDMap{{Size: idRange("/proc/self/gid_map")}},
 		GidMappingsEnableSetgroups: true,
 		Pdeathsig:                  syscall.SIGKILL,
 	}
@@ -76,6 +76,21 @@ func inPod(args []string) int {
 		}
 	}()
 	return exitCode(cmd.Wait())
+}
+
+// idRange is how many ids from 0 on a map of our own namespace has: all of
+// gVisor's, or 65536 in a pod with a user namespace of its own. An image may use
+// any of them.
+func idRange(file string) int {
+	var inside, outside, size int
+	b, err := os.ReadFile(file)
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &inside, &outside, &size)
+	}
+	if err != nil || inside != 0 {
+		return 65536 // what every image may count on
+	}
+	return size
 }
 
 func exitCode(err error) int {
