@@ -61,6 +61,6 @@ lint:
 	out/staticcheck ./...
 	go test -count=1 -run '^TestLaw' ./e2e
 golden: ## rewrites the golden files
-	go test ./policy/... ./sandbox/... ./cmd/... -update
+	go test ./policy ./sandbox ./cmd/flags ./cmd/progress ./cmd/kbuild-sandbox -update
 clean:
 	rm -rf bin out
