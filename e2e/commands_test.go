@@ -25,6 +25,7 @@ import (
 //	                        placeholders like $REGISTRY in the Dockerfile named by -f (or ./Dockerfile)
 //	                        are expanded; fails if $TMPDIR is not empty afterwards
 //	try ARGS...             the same, with status 0 or 1
+//	pod LAYOUT CONTEXT ...  runs the product's image as a pod in gVisor
 //	status N                the last build ended with this status
 //	config IMAGE EXPR       jq's answer about the config file
 //	manifest IMAGE EXPR     jq's answer about the manifest
@@ -44,6 +45,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"build":           buildCommand,
 		"try":             tryCommand,
+		"pod":             podCommand,
 		"status":          statusCommand,
 		"config":          jqCommand(v1.Image.RawConfigFile),
 		"manifest":        jqCommand(v1.Image.RawManifest),

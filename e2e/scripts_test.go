@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
 )
@@ -94,9 +93,7 @@ func setup(env *testscript.Env, bin, host string) error {
 		return err
 	}
 	env.Defer(func() {
-		for _, m := range rig.Mounts(side) { // of a script that failed half way
-			unix.Unmount(m, unix.MNT_DETACH)
-		}
+		detach(side)
 		os.RemoveAll(side)
 	})
 	home, tmp := filepath.Join(side, "home"), filepath.Join(side, "tmp")
@@ -111,6 +108,7 @@ func setup(env *testscript.Env, bin, host string) error {
 	env.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	env.Setenv("BIN", bin)
 	env.Setenv("SIDE", side)
+	env.Setenv("TOP", filepath.Dir(bin))
 	env.Setenv("HOME", home)
 	env.Setenv("DOCKER_CONFIG", filepath.Join(home, ".docker"))
 	env.Setenv("TMPDIR", tmp)
