@@ -44,6 +44,13 @@ func (s *Space) merge(lowers []string) (root string, err error) {
 // mount mounts lowers (lowest first) below upper, or read-only if upper is
 // empty, on a new directory root inside base.
 func (s *Space) mount(lowers []string, upper string) (base, root string, err error) {
+	for _, l := range lowers {
+		// A tenant's name may be in it: what follows a separator would be
+		// another lower, from anywhere, or another option.
+		if strings.ContainsAny(l, separators) {
+			return "", "", fmt.Errorf("mount overlay: a path with ':', ',' or '\\' cannot be in it: %q", l)
+		}
+	}
 	lowers = s.visible(lowers)
 	if base, err = s.Mkdir(); err != nil {
 		return "", "", err

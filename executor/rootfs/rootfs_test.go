@@ -415,3 +415,51 @@ func BenchmarkStep(b *testing.B) {
 		}
 	}
 }
+
+// TestLowerNames: the name of a lower is not to bring in another one.
+func TestLowerNames(t *testing.T) {
+	s := space(t)
+	for _, name := range []string{"a:b", "a,b", `a\b`} {
+		dir, err := s.Mkdir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lower := filepath.Join(dir, name)
+		if err := os.Mkdir(lower, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		tree := s.Tree(lower)
+		if m, err := tree.Begin(context.Background()); err == nil {
+			t.Errorf("%q: mounted, want an error", name)
+			_ = m.Discard()
+		}
+		if _, release, err := tree.View(context.Background()); err == nil {
+			t.Errorf("%q: viewed, want an error", name)
+			_ = release()
+		}
+	}
+}
+
+// TestSpaceWithoutLinks: paths of a workspace are opened where no link counts.
+func TestSpaceWithoutLinks(t *testing.T) {
+	dir, err := os.MkdirTemp(insandbox.Workspace, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(dir+"/real", 0o755), os.Symlink("real", link)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := rootfs.New(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Mkdir()
+	if err != nil || filepath.Dir(got) != dir+"/real" {
+		t.Errorf("%q, %v; want it below %s/real", got, err, dir)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -28,11 +28,18 @@ type Space struct {
 // merge is a read-only mount that stands for many lowers.
 type merge struct{ base, root string }
 
+// separators are what divides mount options and lowers.
+const separators = `:,\`
+
 // New returns a Space in dir, which must exist, be absolute and contain neither
-// ':' nor ',' nor '\', the separators of mount options.
+// ':' nor ',' nor '\', the separators of mount options. No path that it hands
+// out goes through a symbolic link.
 func New(dir string) (*Space, error) {
-	dir = filepath.Clean(dir)
-	if !filepath.IsAbs(dir) || strings.ContainsAny(dir, `:,\`) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("workspace: %w", err)
+	}
+	if !filepath.IsAbs(dir) || strings.ContainsAny(dir, separators) {
 		return nil, fmt.Errorf("workspace %q: not an absolute path without ':', ',' and '\\'", dir)
 	}
 	s := &Space{dir: dir}

@@ -1,6 +1,7 @@
 package step
 
 import (
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func readConfig() (*childConfig, error) {
 	f := os.NewFile(configFD, "config")
 	defer f.Close()
 	var c childConfig
-	if err := json.NewDecoder(io.LimitReader(f, maxConfig)).Decode(&c); err != nil {
+	if err := gob.NewDecoder(io.LimitReader(f, maxConfig)).Decode(&c); err != nil {
 		return nil, err
 	}
 	if len(c.Args) == 0 || c.Root == "" {

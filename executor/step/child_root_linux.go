@@ -142,9 +142,13 @@ func lockAt(root int, target string) error {
 	return remountReadOnly(root, target)
 }
 
-// bindAt binds source, a path of the executor free of links, to target.
+// bindAt binds source, a path of the executor free of links, to target. The
+// executor's own root is still there: a link in source, whoever made it, would
+// lead into it, and so is refused.
 func bindAt(root int, source, target string, readOnly bool) error {
-	from, err := openat(unix.AT_FDCWD, source, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	var from int
+	err := retry(func() (err error) { from, err = unix.Openat2(unix.AT_FDCWD, source, how); return err })
 	if err != nil {
 		return fmt.Errorf("source of mount %s: %w", target, err)
 	}

@@ -14,7 +14,8 @@ const (
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// childConfig is what the RUN child is told, as JSON on a pipe.
+// childConfig is what the RUN child is told, on a pipe. Not as JSON: that changes
+// bytes which are no UTF-8, and a path would name another file.
 type childConfig struct {
 	Root     string // the merged directory, as the executor sees it
 	Args     []string

@@ -227,3 +227,34 @@ func TestMountTargetThroughLink(t *testing.T) {
 		t.Errorf("outside: %v, %v", entries, err)
 	}
 }
+
+// TestMountSourceNames: what a source is called must not make it another one.
+// The names of the first lie when bytes are replaced; those of the others, as
+// mount options, are further lowers or an upper of the overlay.
+func TestMountSourceNames(t *testing.T) {
+	b := newBench(t)
+	outside, err := b.space.Mkdir()
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600))
+	stage := b.tree.Fork()
+	script := `d=$(printf 'a\377'); mkdir -p "/$d/in" /x "/x:` + outside + `" "/x,upperdir=` + outside + `"
+		echo right > "/$d/in/f"; ln -s ` + filepath.Dir(outside) + ` "/$(printf 'a\357\277\275')"; ln -s "$d/in" /l
+		ln -s "$d" /up; mkdir "/$d/` + filepath.Base(outside) + `"`
+	if _, err := Do(t.Context(), shell(script), stage, b.env); err != nil {
+		t.Fatal(err)
+	}
+	b.env.Stage = func(plan.StageID) *rootfs.Tree { return stage }
+	from := plan.From{Kind: plan.FromStage, Stage: &plan.Stage{}}
+	bind := func(source string) plan.Mount {
+		return plan.Mount{Type: "bind", Source: source, Target: "/m", ReadOnly: true, From: from}
+	}
+	b.want(withMounts("cat /m/f", bind("/l")), "right\n")
+	b.want(withMounts("ls /m", bind("/up/"+filepath.Base(outside))), "")
+	b.want(withMounts("ls /m", bind("/x:"+outside)), "")
+	for _, source := range []string{"/x:" + outside, "/x,upperdir=" + outside} {
+		m := plan.Mount{Type: "cache", Source: source, Target: "/m", ID: "/m", From: from}
+		if got, _, err := b.do(withMounts("ls /m", m)); err == nil {
+			t.Errorf("a cache from %q: %q, want an error", source, got)
+		}
+	}
+}

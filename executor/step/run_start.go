@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func (r *run) execute(ctx context.Context) error {
 	p.closeChildEnds()
 	drained := p.copyOutput(r.env.Output)
 	// The child may die before it has read all; it then says why, or Wait does.
-	sendErr := json.NewEncoder(p.configW).Encode(r.config)
+	sendErr := gob.NewEncoder(p.configW).Encode(r.config)
 	p.configW.Close()
 	waitErr := cmd.Wait()
 	if err := waitOrphans(); err != nil {
