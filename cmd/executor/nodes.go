@@ -15,7 +15,7 @@ import (
 // parent outside may. nodeRequest asks for one; the directory travels with it
 // as a file descriptor.
 type nodeRequest struct {
-	Name string `json:"name"`
+	Name []byte `json:"name"` // not a string: JSON changes what is no UTF-8
 	Mode uint32 `json:"mode"`
 	Dev  uint64 `json:"dev"`
 }
@@ -63,10 +63,11 @@ func makeNode(msg, oob []byte) error {
 	if t := r.Mode & unix.S_IFMT; t != unix.S_IFCHR && t != unix.S_IFBLK {
 		return fmt.Errorf("mode %o is no device", r.Mode)
 	}
-	if r.Name == "" || r.Name == "." || r.Name == ".." || strings.ContainsRune(r.Name, '/') {
-		return fmt.Errorf("name %q", r.Name)
+	name := string(r.Name)
+	if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
+		return fmt.Errorf("name %q", name)
 	}
-	return unix.Mknodat(dir, r.Name, r.Mode, int(r.Dev))
+	return unix.Mknodat(dir, name, r.Mode, int(r.Dev))
 }
 
 func receivedFd(oob []byte) (int, error) {
@@ -97,7 +98,7 @@ func (m *nodeMaker) make(dirfd int, name string, mode uint32, dev uint64) error 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	msg, err := json.Marshal(nodeRequest{Name: name, Mode: mode, Dev: dev})
+	msg, err := json.Marshal(nodeRequest{Name: []byte(name), Mode: mode, Dev: dev})
 	if err != nil {
 		return err
 	}
