@@ -218,7 +218,16 @@ func archive(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-func TestAdd(t *testing.T) {
+// unpacked is what archive holds, as show has it.
+const unpacked = "%[1]s/\n%[1]s/d/ 0750 5:6\n%[1]s/d/l -> ../top.txt\n%[1]s/top.txt <top> 0600 1000:1000"
+
+// raw is a file's contents as show has it.
+func raw(b []byte) string {
+	q := fmt.Sprintf("%q", b)
+	return "<" + q[1:len(q)-1] + ">"
+}
+
+func TestAddArchive(t *testing.T) {
 	s := newStages(t, "real/\nlink -> real\n")
 	packed := archive(t)
 	must(t, os.WriteFile(filepath.Join(s.context, "a.bin"), packed, 0o644))
@@ -228,10 +237,7 @@ func TestAdd(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(s.context, "d"), 0o755))
 	must(t, os.WriteFile(filepath.Join(s.context, "d/a.tgz"), packed, 0o644))
 	add := func(op plan.Copy) *plan.Copy { op.Add = true; return &op }
-	raw := func(b []byte) string { q := fmt.Sprintf("%q", b); return "<" + q[1:len(q)-1] + ">" }
-	yes, no := true, false
-
-	const unpacked = "%[1]s/\n%[1]s/d/ 0750 5:6\n%[1]s/d/l -> ../top.txt\n%[1]s/top.txt <top> 0600 1000:1000"
+	no := false
 	s.want(add(cp("/out", "a.bin")), fmt.Sprintf(unpacked, "out"))
 	s.want(add(cp("/link/", "a.bin")), fmt.Sprintf(unpacked, "real"))
 	s.want(add(with(cp("/own", "a.bin"), func(op *plan.Copy) { op.Chown, op.Chmod = "app:extra", "600" })),
@@ -248,7 +254,12 @@ func TestAdd(t *testing.T) {
 	if _, err := Do(t.Context(), add(cp("/etc/passwd", "a.bin")), s.tree, s.env); err == nil || !strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("an archive to a file: %v", err)
 	}
+}
 
+func TestAddURL(t *testing.T) {
+	s := newStages(t, "")
+	packed := archive(t)
+	yes := true
 	mux := http.NewServeMux()
 	mux.HandleFunc("/dir/hello.txt", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
