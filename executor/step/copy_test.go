@@ -382,7 +382,7 @@ func TestCopyData(t *testing.T) {
 	for i := range pattern {
 		pattern[i] = byte(i*7 + i>>11)
 	}
-	for _, size := range []int{0, 1, hole - 1, hole, hole + 1, copyBuffer - 1, copyBuffer, copyBuffer + 1, len(pattern)} {
+	for _, size := range []int{0, 1, hole - 1, hole, oneCall + 1, copyBuffer - 1, copyBuffer, copyBuffer + 1, len(pattern)} {
 		must(t, os.WriteFile(filepath.Join(src, fmt.Sprint(size)), pattern[:size], 0o644))
 	}
 	sparse := filepath.Join(src, "sparse")
