@@ -96,6 +96,10 @@ func (m *nodeMaker) make(dirfd int, name string, mode uint32, dev uint64) error 
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
+	return m.ask(dirfd, name, mode, dev)
+}
+
+func (m *nodeMaker) ask(dirfd int, name string, mode uint32, dev uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	msg, err := json.Marshal(nodeRequest{Name: []byte(name), Mode: mode, Dev: dev})

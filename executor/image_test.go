@@ -1,0 +1,111 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
+)
+
+func TestFormat(t *testing.T) {
+	docker := &plan.Resolved{Manifest: []byte(`{"mediaType":"application/vnd.docker.distribution.manifest.v2+json"}`)}
+	oci := &plan.Resolved{Manifest: []byte(`{}`)}
+	for _, c := range []struct {
+		asked, compression string
+		base               *plan.Resolved
+		want               format
+	}{
+		{"", "", nil, formatOCI},
+		{"", "", docker, formatDocker},
+		{"", "", oci, formatOCI},
+		{"", "zstd", docker, formatOCI},
+		{"docker", "", oci, formatDocker},
+		{"oci", "", docker, formatOCI},
+	} {
+		below := &plan.Stage{Base: plan.Base{Image: c.base}}
+		b := &build{
+			req:  &request.Build{Format: c.asked, Compression: request.Compression{Algorithm: c.compression}},
+			plan: &plan.Plan{Target: &plan.Stage{Base: plan.Base{Stage: below}}},
+		}
+		if got := b.format(); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
+func TestLayerTypes(t *testing.T) {
+	for _, c := range []struct {
+		from types.MediaType
+		to   format
+		want types.MediaType
+	}{
+		{types.DockerLayer, formatOCI, types.OCILayer},
+		{types.OCILayer, formatDocker, types.DockerLayer},
+		{types.OCILayer, formatOCI, types.OCILayer},
+		{types.DockerUncompressedLayer, formatOCI, types.OCIUncompressedLayer},
+		{types.OCIUncompressedLayer, formatDocker, types.DockerUncompressedLayer},
+		{types.OCILayerZStd, formatDocker, types.OCILayerZStd},
+		{types.DockerForeignLayer, formatOCI, types.DockerForeignLayer},
+	} {
+		if got := layerType(c.from, c.to); got != c.want {
+			t.Errorf("%s as %s: %s, want %s", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "Dockerfile")
+	if err := os.WriteFile(file, []byte("FROM a\nRUN b\nCOPY c d\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	req := &request.Build{Dockerfile: request.GuestPath(file), DockerfileName: "x/Dockerfile"}
+	run := &plan.Step{Op: &plan.Run{}, Line: 2, EndLine: 2}
+	copying := &plan.Step{Op: &plan.Copy{}, Line: 3, EndLine: 3}
+	for name, c := range map[string]struct {
+		err     error
+		class   request.Class
+		line    int
+		code    int
+		message string
+	}{
+		"RUN": {&StepError{run, []byte("log"), &step.ExitError{Args: []string{"/bin/sh", "-c", "b"}, Code: 7}},
+			request.ClassRun, 2, 7, "exit code: 7"},
+		"COPY":     {&StepError{copying, nil, errors.New("no such")}, request.ClassCopy, 3, 0, "no such"},
+		"parse":    {&dockerfile.Error{Class: request.ClassParse, Msg: "wrong", Line: 1, EndLine: 1}, request.ClassParse, 1, 0, "wrong"},
+		"push":     {fmt.Errorf("push: %w", &registry.Error{Class: request.ClassPush, Msg: "denied"}), request.ClassPush, 0, 0, "denied"},
+		"wall":     {&WallError{"seccomp", "0"}, request.ClassIsolation, 0, 0, "seccomp"},
+		"full":     {&StepError{copying, nil, &os.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}}, request.ClassResource, 3, 0, "space"},
+		"canceled": {fmt.Errorf("pull: %w", context.Canceled), request.ClassCanceled, 0, 0, "build canceled"},
+		"other":    {errors.New("odd"), request.ClassInternal, 0, 0, "odd"},
+	} {
+		f := Describe(c.err, req)
+		if f.Class != c.class || f.Line != c.line || f.ExitCode != c.code || !strings.Contains(f.Message, c.message) || f.File != "x/Dockerfile" {
+			t.Errorf("%s: %+v", name, f)
+		}
+		if marked := strings.Contains(f.Excerpt, ">>>"); marked != (c.line > 0) {
+			t.Errorf("%s: excerpt %q", name, f.Excerpt)
+		}
+	}
+}
+
+func TestTailKeepsTheEnd(t *testing.T) {
+	var l tail
+	for i := range 3000 {
+		l.add(fmt.Appendf(nil, "%d\n", i))
+	}
+	if got := string(l.bytes()); len(got) != tailSize || !strings.HasSuffix(got, "2998\n2999\n") {
+		t.Errorf("%d bytes, ending %q", len(got), got[max(0, len(got)-20):])
+	}
+}
