@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -124,6 +125,10 @@ func clear(ctx context.Context, l layout) error {
 	return nil
 }
 
+// dirForm is the name that openWorkdir gives. A person's own directory may begin
+// in the same way: a clone of this project, mktemp -d with the product's name.
+var dirForm = regexp.MustCompile(`^` + dirPrefix + `[0-9]+(` + regexp.QuoteMeta(newSuffix) + `)?$`)
+
 // sweep removes what launchers of this user that are dead left in base: their
 // processes, mounts and directories.
 func sweep(ctx context.Context, base string) error {
@@ -133,7 +138,7 @@ func sweep(ctx context.Context, base string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), dirPrefix) {
+		if !dirForm.MatchString(e.Name()) {
 			continue
 		}
 		dir := filepath.Join(base, e.Name())
@@ -153,7 +158,7 @@ func sweepOne(ctx context.Context, dir string, info fs.FileInfo) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// Being made, or its launcher died while it made or removed it.
-		if time.Since(info.ModTime()) < staleNew {
+		if time.Since(info.ModTime()) < staleNew || !onlyOurs(dir) {
 			return nil
 		}
 	case err != nil:
@@ -162,6 +167,25 @@ func sweepOne(ctx context.Context, dir string, info fs.FileInfo) error {
 		defer lock.Close()
 	}
 	return clear(ctx, layoutOf(dir))
+}
+
+// onlyOurs tells whether a directory without a lock holds nothing but what a
+// launcher puts into its own.
+func onlyOurs(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	l := layoutOf(dir)
+	for _, e := range entries {
+		switch filepath.Join(dir, e.Name()) {
+		case l.rootfs, l.in, l.work, l.state, l.log, l.panics,
+			filepath.Join(dir, "config.json"), filepath.Join(dir, stagingName), filepath.Join(dir, lockName):
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // ours tells whether a directory was made by a launcher of this user: in a

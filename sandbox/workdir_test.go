@@ -23,7 +23,7 @@ func TestSweep(t *testing.T) {
 	base := t.TempDir()
 	mk := func(name string, mode os.FileMode, lock bool) string {
 		dir := filepath.Join(base, name)
-		if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, "rootfs", "sub"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if lock {
@@ -46,16 +46,24 @@ func TestSweep(t *testing.T) {
 	alive := openHere(t, base)
 	defer alive.remove(context.Background())
 	elsewhere := t.TempDir()
-	if err := os.Symlink(elsewhere, filepath.Join(base, dirPrefix+"link")); err != nil {
+	if err := os.Symlink(elsewhere, filepath.Join(base, dirPrefix+"6")); err != nil {
 		t.Fatal(err)
 	}
 	stays := []string{
-		alive.dir, mk("other-1", 0o700, true), mk(dirPrefix+"shared", 0o755, true),
-		mk(dirPrefix+"young"+newSuffix, 0o700, false), elsewhere,
+		alive.dir, mk("other-1", 0o700, true), mk(dirPrefix+"5", 0o755, true),
+		mk(dirPrefix+"3"+newSuffix, 0o700, false), elsewhere,
+		// A person's own.
+		old(mk(dirPrefix+"clone", 0o700, true)), old(mk(dirPrefix+"Xa7d", 0o700, false)), mk(dirPrefix+"7", 0o700, false),
 	}
-	goes := []string{mk(dirPrefix+"dead", 0o700, true), old(mk(dirPrefix+"old"+newSuffix, 0o700, false))}
+	if err := os.WriteFile(filepath.Join(base, dirPrefix+"7", "thesis.tex"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old(filepath.Join(base, dirPrefix+"7"))
+	goes := []string{
+		mk(dirPrefix+"1", 0o700, true), old(mk(dirPrefix+"2"+newSuffix, 0o700, false)), old(mk(dirPrefix+"8", 0o700, false)),
+	}
 	if os.Geteuid() == 0 {
-		foreign := mk(dirPrefix+"foreign", 0o700, true)
+		foreign := mk(dirPrefix+"4", 0o700, true)
 		if err := os.Chown(foreign, 12345, 12345); err != nil {
 			t.Fatal(err)
 		}
