@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
 	"github.com/kbuild-sandbox/kbuild-sandbox/policy/filter"
 )
@@ -24,8 +25,8 @@ import (
 //
 //	outer     stays as it is, makes device nodes for the inner ones
 //	walled    in a user namespace, with all ids that outer has, and a mount
-//	          namespace of its own, where it may mount; loads the executor's
-//	          seccomp filter
+//	          namespace of its own, where it may mount; makes the program
+//	          read-only there; loads the executor's seccomp filter
 //	builder   the same process after an exec, so that the filter covers every
 //	          thread; parses the arguments and builds
 const (
@@ -107,15 +108,23 @@ func exitCode(err error) int {
 	return complain(err)
 }
 
-// walled loads the filter that the launcher would have put into the spec.
+// walled makes the program read-only and loads the filter, as the launcher would
+// have done both in the spec.
 func walled(args []string) int {
 	runtime.LockOSThread()
+	self, err := os.Executable()
+	if err == nil {
+		err = rootfs.Protect(self)
+	}
+	if err != nil {
+		return complain(&executor.WallError{Wall: "read-only executor", Found: err.Error()})
+	}
 	// Kept over the exec below; no RUN step gets it.
 	if err := filter.Load(policy.ExecutorTable()); err != nil {
 		return complain(&executor.WallError{Wall: "seccomp", Found: err.Error()})
 	}
 	argv := append([]string{os.Args[0], builderArg}, args...)
-	return complain(fmt.Errorf("start the builder: %w", unix.Exec("/proc/self/exe", argv, os.Environ())))
+	return complain(fmt.Errorf("start the builder: %w", unix.Exec(self, argv, os.Environ())))
 }
 
 // builder parses the arguments and builds.

@@ -463,3 +463,30 @@ func TestSpaceWithoutLinks(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestProtect: also whoever has the file already, by executing it, cannot write.
+func TestProtect(t *testing.T) {
+	dir, err := os.MkdirTemp(insandbox.Workspace, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "program")
+	if err := os.WriteFile(file, []byte("program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := rootfs.Protect(file); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(file, unix.MNT_DETACH)
+	fd, err := unix.Open(file, unix.O_PATH, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, path := range []string{file, fmt.Sprintf("/proc/self/fd/%d", fd)} {
+		if err := os.WriteFile(path, nil, 0o755); !errors.Is(err, unix.EROFS) {
+			t.Errorf("write %s: %v, want %v", path, err, unix.EROFS)
+		}
+	}
+}
