@@ -159,7 +159,7 @@ func TestHostile(t *testing.T) {
 	}
 	for _, color := range []bool{false, true} {
 		got := show(t, Options{Mode: TTY, Level: Debug, Color: color}, events)
-		for _, ours := range []string{"\x1b[J", "\x1b[2K", "\x1b[0m", "\x1b[31m", "\x1b[33m", "\x1b[36m", "\x1b[2m"} {
+		for _, ours := range []string{"\x1b[G", "\x1b[J", "\x1b[2K", "\x1b[0m", "\x1b[31m", "\x1b[33m", "\x1b[36m", "\x1b[2m"} {
 			got = strings.ReplaceAll(got, ours, "")
 		}
 		for n := range 60 {

@@ -117,6 +117,8 @@ func (t *terminal) tick(now time.Time) { t.draw(now) }
 // draw replaces the display: one write, so that nothing flickers.
 func (t *terminal) draw(now time.Time) {
 	var out strings.Builder
+	// The terminal has echoed what was typed, such as ^C.
+	out.WriteString("\x1b[G")
 	if t.drawn > 0 {
 		fmt.Fprintf(&out, "\x1b[%dA", t.drawn)
 	}
@@ -130,7 +132,7 @@ func (t *terminal) draw(now time.Time) {
 		out.WriteString("\x1b[2K" + r + "\n")
 	}
 	out.WriteString("\x1b[J")
-	if len(rows) == 0 && t.drawn == 0 && out.Len() == len("\x1b[J") {
+	if len(rows) == 0 && t.drawn == 0 && out.Len() == len("\x1b[G\x1b[J") {
 		return
 	}
 	t.drawn = len(rows)

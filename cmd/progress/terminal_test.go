@@ -15,6 +15,7 @@ type screen struct {
 	columns, rows int
 	lines         []string // all lines ever, the last rows of them are visible
 	y             int
+	typed         bool // a key was echoed: the cursor is not at the begin of its row
 }
 
 func (s *screen) Write(p []byte) (int, error) {
@@ -25,15 +26,18 @@ func (s *screen) Write(p []byte) (int, error) {
 		}
 		switch {
 		case text[0] == '\n':
-			s.y, text = s.y+1, text[1:]
+			s.y, s.typed, text = s.y+1, false, text[1:]
 		case strings.HasPrefix(text, "\x1b["):
-			end := strings.IndexAny(text, "AJKm")
+			end := strings.IndexAny(text, "AGJKm")
 			if end < 0 {
 				s.t.Fatalf("sequence %q", text)
 			}
 			s.control(text[2:end], text[end])
 			text = text[end+1:]
 		default:
+			if s.typed {
+				s.t.Errorf("%q is written behind what was typed", text)
+			}
 			n := strings.IndexAny(text, "\n\x1b")
 			if n < 0 {
 				n = len(text)
@@ -57,6 +61,8 @@ func (s *screen) control(parameter string, final byte) {
 			s.t.Fatalf("%d rows up from row %d on a terminal of %d", n, s.y, s.rows)
 		}
 		s.y -= n
+	case 'G':
+		s.typed = false
 	case 'J':
 		s.lines = s.lines[:s.y]
 	case 'K':
@@ -107,6 +113,21 @@ func TestTerminalSmall(t *testing.T) {
 				t.Errorf("nothing is left on a terminal of %d x %d", columns, rows)
 			}
 		}
+	}
+}
+
+// TestTerminalTyped holds that a key, such as ^C, does not shift the display.
+func TestTerminalTyped(t *testing.T) {
+	s, v := newScreen(t, 40, 10)
+	v.event(request.Event{Time: at(1), Kind: request.EventStart, Step: 1, Name: "RUN sleep 100"})
+	v.draw(at(2))
+	s.typed = true
+	v.draw(at(3))
+	s.typed = true
+	v.event(request.Event{Time: at(4), Kind: request.EventDone, Step: 1, Error: "canceled"})
+	v.close()
+	if s.typed {
+		t.Error("nothing was drawn")
 	}
 }
 
