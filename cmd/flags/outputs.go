@@ -3,9 +3,12 @@ package flags
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -47,8 +50,26 @@ func (o Outputs) resolve(dir string) (Outputs, error) {
 		case !p.dir && info.IsDir():
 			return Outputs{}, inputf("", "--%s: %s: is a directory", p.flag, *p.path)
 		}
+		if err := writable(*p.path); err != nil {
+			return Outputs{}, inputf("", "--%s: %s", p.flag, err)
+		}
 	}
 	return o, nil
+}
+
+// writable says why path, or a directory that it would be made in, cannot be
+// written to.
+func writable(path string) error {
+	for {
+		err := unix.Access(path, unix.W_OK)
+		if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			return nil
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 // Write writes the files that report a finished build. An existing file is

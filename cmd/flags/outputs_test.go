@@ -43,6 +43,28 @@ func TestOutputsWrite(t *testing.T) {
 	}
 }
 
+// TestOutputsFailEarly holds that what cannot be written is found before the
+// build, and that nothing is made for it.
+func TestOutputsFailEarly(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Outputs{
+		{Digest: "file/digest"}, {NameDigest: "file/new/names"}, {NameTagDigest: "file/x"}, {Tar: "file/x.tar"}, {Layout: "file/x/layout"},
+	} {
+		if _, err := o.resolve(dir); err == nil || !strings.Contains(err.Error(), "not a directory") {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if _, err := (Outputs{Digest: "new/sub/digest", Tar: "file"}).resolve(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
+		t.Error("a directory was made before the build")
+	}
+}
+
 func TestOutputsWriteRefuses(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("a1", 32)
 	for _, res := range []request.Result{

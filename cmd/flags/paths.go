@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
@@ -120,7 +121,7 @@ func (b *Build) findDockerfile(dir string, argument bool, from From) (string, er
 		}
 		return path, nil
 	}
-	return "", inputf("looked for "+places[0]+" and "+places[1],
+	return "", inputf("looked for "+strings.Join(slices.Compact(places), " and "),
 		"no Dockerfile: please provide a valid path to a Dockerfile within the build context with --dockerfile")
 }
 
