@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -48,13 +50,28 @@ func Build(ctx context.Context, req *request.Build, st *store.Store, bench Bench
 	for s := p.Target; s != nil; s = s.Base.Stage {
 		b.stages[s.ID].shipped = true
 	}
+	var running sync.WaitGroup
 	for _, s := range p.Stages {
-		g.Go(func() error { return b.run(ctx, b.stages[s.ID]) })
+		running.Add(1)
+		g.Go(func() error {
+			defer running.Done()
+			return b.run(ctx, b.stages[s.ID])
+		})
 	}
-	if err := g.Wait(); err != nil {
+	running.Wait()
+	if err := b.finish(ctx, g); err != nil {
 		return v1.Descriptor{}, err
 	}
 	return b.assemble()
+}
+
+// finish waits for the packers that outlast the steps, as work of its own: a
+// large layer takes long to compress.
+func (b *build) finish(ctx context.Context, g *errgroup.Group) error {
+	if b.unpacked.Load() == 0 || ctx.Err() != nil {
+		return g.Wait()
+	}
+	return b.steps.do("pack layers", func(*announced) error { return g.Wait() })
 }
 
 // build is one call of Build.
@@ -66,8 +83,10 @@ type build struct {
 	steps   *Steps
 	packers *errgroup.Group
 	packing *semaphore.Weighted
-	stages  map[plan.StageID]*stage
-	bases   bases
+	// unpacked is how many layers are still to be packed.
+	unpacked atomic.Int32
+	stages   map[plan.StageID]*stage
+	bases    bases
 }
 
 // makePlan reads the Dockerfile and plans it.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
@@ -55,7 +57,7 @@ func Describe(err error, req *request.Build) *request.Failure {
 		f.Class, f.Hint = reg.Class, reg.Hint
 	}
 	if errors.As(err, &exit) {
-		f.Class, f.ExitCode = request.ClassRun, exit.Code
+		f.Class, f.ExitCode, f.Hint = request.ClassRun, exit.Code, killed(exit.Code)
 	}
 	switch {
 	case errors.As(err, &wall):
@@ -71,6 +73,21 @@ func Describe(err error, req *request.Build) *request.Failure {
 		}
 	}
 	return f
+}
+
+// killed explains the exit code of a command, or of its shell's command, that a
+// signal has ended.
+func killed(code int) string {
+	s := syscall.Signal(code - 128)
+	name := unix.SignalName(s)
+	if name == "" {
+		return ""
+	}
+	text := fmt.Sprintf("exit code %d is 128+%d: ended by %s", code, s, name)
+	if s == syscall.SIGKILL {
+		text += ", as happens when memory runs out"
+	}
+	return text
 }
 
 func stepClass(s *plan.Step) request.Class {

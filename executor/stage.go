@@ -75,7 +75,11 @@ func (b *build) step(ctx context.Context, s *stage, i int, st *plan.Step) error 
 		return &StepError{Step: st, Log: tail.bytes(), Err: err}
 	}
 	if s.shipped {
-		b.packers.Go(func() error { return b.pack(ctx, s, i, upper, lowers) })
+		b.unpacked.Add(1)
+		b.packers.Go(func() error {
+			defer b.unpacked.Add(-1)
+			return b.pack(ctx, s, i, upper, lowers)
+		})
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package executor
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -57,7 +59,10 @@ func (s *Steps) do(name string, work func(*announced) error) error {
 
 func (a *announced) done(err error) {
 	e := request.Event{Kind: request.EventDone, Step: a.id}
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled):
+		e.Error = "canceled"
+	case err != nil:
 		e.Error = err.Error()
 	}
 	a.steps.emit(e)

@@ -73,7 +73,8 @@ func (c *Client) Resolve(ctx context.Context, ref string, p v1.Platform) (*Image
 func (c *Client) resolve(ctx context.Context, ref name.Reference, p v1.Platform) (*Image, error) {
 	what := "resolve " + clean(ref.String())
 	var errs []error
-	for _, place := range c.places(ref.Context()) {
+	places := c.places(ref.Context())
+	for i, place := range places {
 		s, err := c.session(place, request.Pull, "")
 		if err != nil {
 			return nil, err
@@ -88,7 +89,9 @@ func (c *Client) resolve(ctx context.Context, ref name.Reference, p v1.Platform)
 			return nil, err
 		}
 		errs = append(errs, err)
-		c.note("%v", err)
+		if i+1 < len(places) {
+			c.note("%v: trying %s", err, places[i+1].RegistryStr())
+		}
 	}
 	return nil, together(what, errs)
 }
