@@ -66,6 +66,13 @@ func TestLayerOf2GiB(t *testing.T) {
 	}
 }
 
+func put(t *testing.T, file, data string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // sandboxMemory sums up, in KiB, the resident memory of the sentry whose command
 // line names the work directory: anonymous pages, and pages of its memory file.
 func sandboxMemory(t *testing.T, work string) (anon, memory int64) {
