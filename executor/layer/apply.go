@@ -47,8 +47,8 @@ func (a *applier) all(ctx context.Context, r *ahead) error {
 		if err == io.EOF {
 			return nil
 		}
-		if err != nil && r.failed() {
-			return err
+		if err != nil && r.failure() != nil {
+			return r.failure()
 		}
 		if err != nil { // the stream is in order, what it says is not
 			return fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -117,8 +117,13 @@ func (a *ahead) next() error {
 	return a.cur.err
 }
 
-// failed says whether the stream itself has ended in an error.
-func (a *ahead) failed() bool { return a.cur.err != nil && a.cur.err != io.EOF && len(a.rest) == 0 }
+// failure is the error in which the stream itself has ended, other than io.EOF.
+func (a *ahead) failure() error {
+	if a.cur.err == io.EOF || len(a.rest) > 0 {
+		return nil
+	}
+	return a.cur.err
+}
 
 // Close stops the goroutines and waits for them. The hash is complete when Read
 // has returned io.EOF before.

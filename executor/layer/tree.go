@@ -311,6 +311,12 @@ func (t *tree) mkdir(d *dir, name string, st *unix.Stat_t, opaque bool) (*dir, e
 	if err == nil {
 		err = unix.Fchmod(fd, mode)
 	}
+	if opaque { // and something is there to be hidden
+		dirs, lerr := merged(d.below, name)
+		if opaque = len(dirs) > 0; err == nil {
+			err = lerr
+		}
+	}
 	if err == nil && opaque {
 		err = unix.Fsetxattr(fd, opaqueAttr, []byte("y"), 0)
 	}
