@@ -264,7 +264,8 @@ func TestReport(t *testing.T) {
 		if w.listed {
 			allowed["a/b"] = "why"
 		}
-		r := newReport(allowed, false, true)
+		var out strings.Builder
+		r := newReport(&out, allowed, false, true)
 		var problems []string
 		if w.fails {
 			problems = []string{"x"}
@@ -273,8 +274,7 @@ func TestReport(t *testing.T) {
 		if w.leftover {
 			r.leftovers = []string{"1 sleep"}
 		}
-		var out strings.Builder
-		if ok := r.print(&out); ok != w.ok {
+		if ok := r.print(); ok != w.ok {
 			t.Errorf("%+v: %v\n%s", w, ok, &out)
 		}
 		if !strings.HasSuffix(out.String(), " failed\n") {

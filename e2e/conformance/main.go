@@ -102,10 +102,10 @@ func runSuite(ctx context.Context, s settings, pattern string, verbose bool) (bo
 		return false, err
 	}
 	defer r.stop()
-	rep := newReport(allowed, verbose, pattern == "")
+	rep := newReport(os.Stdout, allowed, verbose, pattern == "")
 	r.runAll(ctx, cases, rep)
 	rep.leftovers = append(rig.Orphans(r.registry.PID()), rig.Mounts(r.tmp)...)
-	return rep.print(os.Stdout), ctx.Err()
+	return rep.print(), ctx.Err()
 }
 
 // start makes the base images and pushes them to a fresh registry.

@@ -15,6 +15,7 @@ type report struct {
 	allowed  map[string]string
 	verbose  bool
 	complete bool // all cases were run
+	w        io.Writer
 
 	mu         sync.Mutex
 	groups     map[string]*tally
@@ -26,8 +27,11 @@ type report struct {
 
 type tally struct{ passed, failed int }
 
-func newReport(allowed map[string]string, verbose, complete bool) *report {
-	return &report{allowed: allowed, verbose: verbose, complete: complete, groups: map[string]*tally{}, seen: map[string]bool{}}
+func newReport(w io.Writer, allowed map[string]string, verbose, complete bool) *report {
+	return &report{
+		w: w, allowed: allowed, verbose: verbose, complete: complete,
+		groups: map[string]*tally{}, seen: map[string]bool{},
+	}
 }
 
 // add notes one case. A case that fails and is not listed is shown at once.
@@ -61,17 +65,18 @@ func (r *report) add(c *testCase, problems []string, took time.Duration) {
 	if !r.verbose && (verdict == "PASS" || verdict == "KNOWN" && r.complete) {
 		return
 	}
-	fmt.Printf("--- %s: %s (%.1fs)\n", verdict, c.Name, took.Seconds())
+	fmt.Fprintf(r.w, "--- %s: %s (%.1fs)\n", verdict, c.Name, took.Seconds())
 	if verdict == "KNOWN" && r.complete {
 		return
 	}
 	for _, p := range problems {
-		fmt.Println("    " + strings.ReplaceAll(p, "\n", "\n    "))
+		fmt.Fprintln(r.w, "    "+strings.ReplaceAll(p, "\n", "\n    "))
 	}
 }
 
 // print writes the summary and says whether all is as it has to be.
-func (r *report) print(w io.Writer) bool {
+func (r *report) print() bool {
+	w := r.w
 	total := tally{}
 	fmt.Fprintln(w)
 	for _, g := range slices.Sorted(maps.Keys(r.groups)) {
