@@ -67,7 +67,7 @@ func all(ctx context.Context, req *request.Build, tools Tools, result *request.R
 		return err
 	}
 	result.Digest, result.Size, result.Media = desc.Digest.String(), desc.Size, string(desc.MediaType)
-	if err := Export(ctx, req, st, tools.Images, tools.Outlet, steps); err != nil {
+	if err := Export(ctx, req, st, tools, steps); err != nil {
 		return err
 	}
 	if req.NoPush {

@@ -23,28 +23,36 @@ type Outlet interface {
 }
 
 // Export hands out the built image in the forms that the request asks for.
-func Export(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, out Outlet, steps *Steps) error {
+func Export(ctx context.Context, req *request.Build, st *store.Store, tools Tools, steps *Steps) error {
 	desc, err := st.Tagged(finalTag)
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
-	if req.Layout {
-		err := steps.do("export OCI layout", func(*announced) error {
-			return exportLayout(ctx, tagged(desc, req.Destinations), st, images, out)
-		})
-		if err != nil {
-			return fmt.Errorf("export OCI layout: %w", err)
+	e := exporter{store: st, images: tools.Images, out: tools.Outlet, desc: desc}
+	for _, form := range []struct {
+		wanted bool
+		name   string
+		export func() error
+	}{
+		{req.Layout, "export OCI layout", func() error { return e.layout(ctx, req.Destinations) }},
+		{req.Tar, "export tar", func() error { return e.tar(ctx, req.Destinations) }},
+	} {
+		if !form.wanted {
+			continue
 		}
-	}
-	if req.Tar {
-		err := steps.do("export tar", func(*announced) error {
-			return exportTar(ctx, req, desc, st, images, out)
-		})
-		if err != nil {
-			return fmt.Errorf("export tar: %w", err)
+		if err := steps.do(form.name, func(*announced) error { return form.export() }); err != nil {
+			return fmt.Errorf("%s: %w", form.name, err)
 		}
 	}
 	return nil
+}
+
+// exporter hands out one image.
+type exporter struct {
+	store  *store.Store
+	images *registry.Client
+	out    Outlet
+	desc   v1.Descriptor
 }
 
 // tagged names the one image of a layout as its first destination is tagged,
@@ -60,8 +68,9 @@ func tagged(desc v1.Descriptor, destinations []string) v1.Descriptor {
 	return desc
 }
 
-func exportLayout(ctx context.Context, desc v1.Descriptor, st *store.Store, images *registry.Client, out Outlet) error {
-	raw, err := st.Read(desc.Digest)
+func (e exporter) layout(ctx context.Context, destinations []string) error {
+	desc := tagged(e.desc, destinations)
+	raw, err := e.store.Read(desc.Digest)
 	if err != nil {
 		return err
 	}
@@ -75,11 +84,11 @@ func exportLayout(ctx context.Context, desc v1.Descriptor, st *store.Store, imag
 			continue
 		}
 		seen[d.Digest] = true
-		r, size, err := images.Blob(ctx, st, d.Digest)
+		r, size, err := e.images.Blob(ctx, e.store, d.Digest)
 		if err != nil {
 			return err
 		}
-		err = send(out, request.Output{Kind: request.OutputBlob, Digest: d.Digest.String(), Size: size}, r)
+		err = send(e.out, request.Output{Kind: request.OutputBlob, Digest: d.Digest.String(), Size: size}, r)
 		r.Close()
 		if err != nil {
 			return err
@@ -91,15 +100,15 @@ func exportLayout(ctx context.Context, desc v1.Descriptor, st *store.Store, imag
 	if err != nil {
 		return err
 	}
-	return send(out, request.Output{Kind: request.OutputIndex, Size: int64(len(index))}, bytes.NewReader(index))
+	return send(e.out, request.Output{Kind: request.OutputIndex, Size: int64(len(index))}, bytes.NewReader(index))
 }
 
-func exportTar(ctx context.Context, req *request.Build, desc v1.Descriptor, st *store.Store, images *registry.Client, out Outlet) error {
-	w, err := out.Open(request.Output{Kind: request.OutputTar})
+func (e exporter) tar(ctx context.Context, names []string) error {
+	w, err := e.out.Open(request.Output{Kind: request.OutputTar})
 	if err != nil {
 		return err
 	}
-	if err := images.WriteTar(ctx, st, desc, req.Destinations, w); err != nil {
+	if err := e.images.WriteTar(ctx, e.store, e.desc, names, w); err != nil {
 		w.Close()
 		return err
 	}

@@ -49,7 +49,7 @@ func Fetch(ctx context.Context, req *request.Build, st *store.Store, images *reg
 				continue
 			}
 			begun[l.Digest] = true
-			g.Go(func() error { return pull(ctx, images, img, l, st, steps) })
+			g.Go(func() error { return from.pull(ctx, img, l) })
 		}
 	}
 	return g.Wait()
@@ -67,12 +67,12 @@ func warning(w plan.Warning) string {
 	return text
 }
 
-func pull(ctx context.Context, images *registry.Client, img *registry.Image, l v1.Descriptor, st *store.Store, steps *Steps) error {
-	if st.Has(l.Digest) {
+func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descriptor) error {
+	if r.store.Has(l.Digest) {
 		return nil
 	}
-	return steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
-		return images.Pull(ctx, img, l, st, func(done int64) { a.progress(done, l.Size) })
+	return r.steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
+		return r.images.Pull(ctx, img, l, r.store, func(done int64) { a.progress(done, l.Size) })
 	})
 }
 

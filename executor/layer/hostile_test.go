@@ -344,23 +344,23 @@ func TestNotSuperlinear(t *testing.T) {
 	needRoot(t)
 	deep := strings.Repeat("d/", 100)
 	var alternate, spread, links []entry
-	for i := range 1200 {
+	for i := range 400 {
 		alternate = append(alternate, directory("x", 0o755), file("x/"+deep+"f", ""), file("x", ""))
 		spread = append(spread, file(fmt.Sprintf("%d/%sf%d", i%300, deep, i), ""))
 		links = append(links, link(fmt.Sprintf("l%d", i), "f"))
 	}
 	for name, in := range map[string][]entry{
-		"alternating": alternate[:600], "spread": spread, "links": append([]entry{file("f", "1")}, links...),
+		"alternating": alternate, "spread": spread, "links": append([]entry{file("f", "1")}, links...),
 	} {
+		// Some seconds are enough; whoever copies or walks what is there for
+		// every entry needs hours.
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		start := time.Now()
-		if _, err := Unpack(context.Background(), bytes.NewReader(archive(t, in...)), tmpfs(t), UnpackOptions{}); err != nil {
+		if _, err := Unpack(ctx, bytes.NewReader(archive(t, in...)), tmpfs(t), UnpackOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if d := time.Since(start); d > 20*time.Second {
-			t.Errorf("%s: %v", name, d)
-		} else {
-			t.Logf("%s: %v", name, d)
-		}
+		cancel()
+		t.Logf("%s: %v", name, time.Since(start))
 	}
 }
 
