@@ -24,7 +24,9 @@ type Outputs struct {
 }
 
 // resolve makes the paths absolute, and finds what would fail after the build.
-func (o Outputs) resolve(dir string) (Outputs, error) {
+// The current directory and the context may be a stranger's checkout: a path
+// below one of them may not lead out of it by a link.
+func (o Outputs) resolve(dir, context string) (Outputs, error) {
 	for _, p := range []struct {
 		flag string
 		path *string
@@ -50,11 +52,45 @@ func (o Outputs) resolve(dir string) (Outputs, error) {
 		case !p.dir && info.IsDir():
 			return Outputs{}, inputf("", "--%s: %s: is a directory", p.flag, *p.path)
 		}
+		for _, tree := range []string{dir, context} {
+			if err := staysBelow(*p.path, tree); err != nil {
+				return Outputs{}, inputf("name a path outside of it", "--%s: %s", p.flag, err)
+			}
+		}
 		if err := writable(*p.path); err != nil {
 			return Outputs{}, inputf("", "--%s: %s", p.flag, err)
 		}
 	}
 	return o, nil
+}
+
+// staysBelow fails if path, which is written below tree, leads out of it by a
+// symbolic link, whether what it names exists or not.
+func staysBelow(path, tree string) error {
+	if !below(path, tree) {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(tree)
+	if err != nil {
+		return err
+	}
+	for at := path; at != tree && below(at, tree); at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			continue
+		}
+		target, err := filepath.EvalSymlinks(at)
+		if err != nil || !below(target, real) {
+			return fmt.Errorf("%s: a symbolic link that leads out of %s", at, tree)
+		}
+	}
+	return nil
 }
 
 // writable says why path, or a directory that it would be made in, cannot be

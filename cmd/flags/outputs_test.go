@@ -53,11 +53,11 @@ func TestOutputsFailEarly(t *testing.T) {
 	for _, o := range []Outputs{
 		{Digest: "file/digest"}, {NameDigest: "file/new/names"}, {NameTagDigest: "file/x"}, {Tar: "file/x.tar"}, {Layout: "file/x/layout"},
 	} {
-		if _, err := o.resolve(dir); err == nil || !strings.Contains(err.Error(), "not a directory") {
+		if _, err := o.resolve(dir, dir); err == nil || !strings.Contains(err.Error(), "not a directory") {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
-	if _, err := (Outputs{Digest: "new/sub/digest", Tar: "file"}).resolve(dir); err != nil {
+	if _, err := (Outputs{Digest: "new/sub/digest", Tar: "file"}).resolve(dir, dir); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
@@ -132,5 +132,43 @@ func TestLogOptions(t *testing.T) {
 		if string(opt.Mode) != tt.mode || opt.Color != tt.color {
 			t.Errorf("%q, terminal %v, %v: %s, colour %v; want %s, %v", tt.line, tt.terminal, tt.env, opt.Mode, opt.Color, tt.mode, tt.color)
 		}
+	}
+}
+
+// TestOutputsStayBelow: a checkout of a stranger's cannot say what is written
+// to elsewhere.
+func TestOutputsStayBelow(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	context := filepath.Join(dir, "context")
+	if err := os.MkdirAll(filepath.Join(context, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{
+		"file": filepath.Join(out, "file"), "dir": out, "up": "..", "dangling": filepath.Join(out, "none"), "inside": "sub", "loop": "loop",
+	} {
+		if err := os.Symlink(target, filepath.Join(context, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(out, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := t.TempDir()
+	for path, allowed := range map[string]bool{
+		"file": false, "dir/new": false, "dir/sub/new": false, "up/new": false, "dangling": false, "loop": false,
+		"inside/new": true, "new": true, "sub/new/x": true,
+	} {
+		for _, at := range []struct{ dir, context, path string }{
+			{context, context, path}, {elsewhere, context, filepath.Join(context, path)}, {context, elsewhere, path},
+		} {
+			_, err := Outputs{Digest: at.path}.resolve(at.dir, at.context)
+			if (err == nil) != allowed {
+				t.Errorf("%s in %s: %v", at.path, at.dir, err)
+			}
+		}
+	}
+	// What the user's own links do elsewhere is the user's business.
+	if _, err := (Outputs{Tar: filepath.Join(context, "file")}).resolve(elsewhere, elsewhere); err != nil {
+		t.Error(err)
 	}
 }

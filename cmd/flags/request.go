@@ -52,7 +52,7 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 			return request.Build{}, Outputs{}, err
 		}
 	}
-	out, err := b.result.files.resolve(from.Dir)
+	out, err := b.result.files.resolve(from.Dir, string(r.Context))
 	if err != nil {
 		return request.Build{}, Outputs{}, err
 	}
