@@ -119,7 +119,7 @@ func (a *applier) entry(h *tar.Header, r io.Reader) error {
 // make makes one file of any type.
 func (a *applier) make(d *dir, base string, h *tar.Header, at attributes, r io.Reader) error {
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // old archives
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		return a.file(d, base, at, r, h.Size)
 	case tar.TypeDir:
 		return a.directory(d, base, at)

@@ -52,7 +52,7 @@ type Blob struct {
 
 // Pack writes the upper directory of an overlay as a layer into the store. The
 // same contents give the same bytes, whatever the number of processors. Reading,
-// hashing, compressing and storing go on at once, in about 20 MiB of memory.
+// hashing, compressing and storing go on at once, in less than 64 MiB of memory.
 func Pack(ctx context.Context, upper string, st *store.Store, opt PackOptions) (Blob, error) {
 	media, err := mediaType(opt)
 	if err != nil {
