@@ -105,7 +105,7 @@ func (r *run) cache(ctx context.Context, m plan.Mount, copy int) (*rootfs.Kept, 
 // cacheFrom makes a cache that starts as a directory of a stage: that directory
 // with an upper of its own on top.
 func (r *run) cacheFrom(ctx context.Context, m plan.Mount) (dir string, undo func() error, err error) {
-	tree, err := r.source(m.From)
+	tree, err := r.source(ctx, m.From, m.Source)
 	if err != nil {
 		return "", nil, err
 	}

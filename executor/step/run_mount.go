@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +41,7 @@ func (r *run) addMount(ctx context.Context, m plan.Mount) error {
 // addBind binds a part of the context or of a stage. What the command writes
 // there, if it may, is thrown away.
 func (r *run) addBind(ctx context.Context, m plan.Mount) error {
-	tree, err := r.source(m.From)
+	tree, err := r.source(ctx, m.From, m.Source)
 	if err != nil {
 		return err
 	}
@@ -88,10 +87,10 @@ func (r *run) bind(root, source string, m childMount) error {
 }
 
 // source is the tree that a mount is taken from.
-func (r *run) source(from plan.From) (*rootfs.Tree, error) {
+func (r *run) source(ctx context.Context, from plan.From, source string) (*rootfs.Tree, error) {
 	switch from.Kind {
 	case plan.FromContext:
-		return r.contextTree()
+		return r.contextTree(ctx, source)
 	case plan.FromScratch:
 		return r.env.Space.Tree(), nil
 	}
@@ -102,73 +101,32 @@ func (r *run) source(from plan.From) (*rootfs.Tree, error) {
 	return tree, nil
 }
 
-// contextTree is the context as a tree, with what the ignore file hides taken
-// away by a layer of whiteouts.
-func (r *run) contextTree() (*rootfs.Tree, error) {
-	if r.env.Context.Excluded == nil {
-		return r.env.Space.Tree(r.env.Context.Root), nil
-	}
-	mask, err := r.env.Space.Mkdir()
-	if err != nil {
-		return nil, err
-	}
-	r.undo = append(r.undo, func() error { return os.RemoveAll(mask) })
-	if err := rootfs.CopyAttributes(r.env.Context.Root, mask); err != nil {
-		return nil, err
-	}
-	if err := maskExcluded(r.env.Context, mask); err != nil {
-		return nil, fmt.Errorf("hide what the ignore file excludes: %w", err)
-	}
-	return r.env.Space.Tree(r.env.Context.Root, mask), nil
-}
-
-// maskExcluded makes a whiteout in mask for everything that src excludes.
-func maskExcluded(src Source, mask string) error {
-	return filepath.WalkDir(src.Root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == src.Root {
-			return err
-		}
-		rel, err := filepath.Rel(src.Root, p)
+// contextTree is a part of the context as a tree: a copy in the workspace, made
+// once. It has what COPY would make of it, root's files without those that the
+// ignore file hides, where the context itself shows the owners of some machine.
+func (r *run) contextTree(ctx context.Context, source string) (*rootfs.Tree, error) {
+	op := &plan.Copy{Paths: []string{literal(source)}, Dest: source}
+	kept, err := r.env.Space.Keep("context "+source, func() (string, func() error, error) {
+		dir, err := r.env.Space.Mkdir()
 		if err != nil {
-			return err
+			return "", nil, err
 		}
-		// A directory is hidden only if all below it is; else its own entries
-		// are looked at.
-		hidden, err := src.Excluded(filepath.ToSlash(rel), d.IsDir())
-		if err != nil || !hidden {
-			return err
+		c, err := newCopier(dir, dir, r.env.Context, op)
+		if err != nil {
+			return "", nil, err
 		}
-		if err := whiteout(src.Root, mask, rel); err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return fs.SkipDir
-		}
-		return nil
+		return dir, nil, errors.Join(c.all(ctx, op, r.env), c.close())
 	})
+	if err != nil {
+		return nil, fmt.Errorf("RUN --mount: %w", err)
+	}
+	return r.env.Space.Tree(kept.Dir()), nil
 }
 
-// whiteout hides rel of root in mask, whose directories look like those of root.
-func whiteout(root, mask, rel string) error {
-	var made []string
-	for p := filepath.Dir(rel); p != "."; p = filepath.Dir(p) {
-		if _, err := os.Lstat(filepath.Join(mask, p)); err == nil {
-			break
-		}
-		made = append(made, p)
+// literal is a pattern that matches name and nothing else.
+func literal(name string) string {
+	if !strings.ContainsAny(name, "*?[") {
+		return name // not taken as a pattern
 	}
-	for i := len(made) - 1; i >= 0; i-- {
-		if err := os.Mkdir(filepath.Join(mask, made[i]), 0o700); err != nil {
-			return err
-		}
-	}
-	if err := unix.Mknod(filepath.Join(mask, rel), unix.S_IFCHR, 0); err != nil {
-		return &fs.PathError{Op: "mknod", Path: rel, Err: err}
-	}
-	for _, p := range made {
-		if err := rootfs.CopyAttributes(filepath.Join(root, p), filepath.Join(mask, p)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return strings.NewReplacer(`\`, `\\`, "*", "[*]", "?", "[?]", "[", "[[]").Replace(name)
 }

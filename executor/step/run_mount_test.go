@@ -73,6 +73,21 @@ func TestMountBindIgnored(t *testing.T) {
 	}
 }
 
+// TestMountBindOwners: the context's files are root's, whoever owns them where
+// the launcher runs, and their names are no patterns.
+func TestMountBindOwners(t *testing.T) {
+	b := newBench(t)
+	b.withContext("[x]/f <f>\nx/g <g>\n*.txt <star>\na.txt <a>\n")
+	for _, p := range []string{"[x]/f", "x", "x/g", "*.txt"} {
+		if err := os.Lchown(filepath.Join(b.env.Context.Root, p), 1234, 5678); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.want(withMounts("cd /m; stat -c '%u:%g %n' x x/g", bindMount("/", "/m")), "0:0 x\n0:0 x/g\n")
+	b.want(withMounts("cd /m; ls; stat -c %u .", bindMount("/[x]", "/m")), "f\n0\n")
+	b.want(withMounts("cat /m; stat -c %u /m", bindMount("/*.txt", "/m")), "star0\n")
+}
+
 func TestMountBindStage(t *testing.T) {
 	b := newBench(t)
 	other := b.tree.Fork()
