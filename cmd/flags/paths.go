@@ -122,7 +122,7 @@ func (b *Build) findDockerfile(dir string, argument bool, from From) (string, er
 		return path, nil
 	}
 	return "", inputf("looked for "+strings.Join(slices.Compact(places), " and "),
-		"no Dockerfile: please provide a valid path to a Dockerfile within the build context with --dockerfile")
+		"no Dockerfile: %s: no such file: please provide a valid path to a Dockerfile within the build context with --dockerfile", name)
 }
 
 // ignoreFile is the ignore file that applies to a Dockerfile, or empty. One

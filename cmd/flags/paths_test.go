@@ -54,7 +54,7 @@ func TestPaths(t *testing.T) {
 		{line: "ignored", err: "leads out of the context"},
 		{line: "beside", err: "leads out of the context"},
 		{line: "-f dangling/Dockerfile", err: "no Dockerfile"},
-		{line: "-f nothere app", err: "no Dockerfile: please provide a valid path to a Dockerfile within the build context with --dockerfile"},
+		{line: "-f nothere app", err: "no Dockerfile: nothere: no such file: please provide a valid path to a Dockerfile within the build context with --dockerfile"},
 		{line: "-f app", err: "Dockerfile app: is a directory"},
 		{line: "isdir", context: "isdir", dockerfile: "Dockerfile"},
 		{line: "nothere", err: "context nothere: no such file or directory"},

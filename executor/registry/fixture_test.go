@@ -183,15 +183,6 @@ func wantError(t *testing.T, err error, class request.Class, parts ...string) *r
 	return e
 }
 
-// blob is a Taggable of raw bytes.
-type rawManifest struct {
-	raw []byte
-	mt  types.MediaType
-}
-
-func (m rawManifest) RawManifest() ([]byte, error)        { return m.raw, nil }
-func (m rawManifest) MediaType() (types.MediaType, error) { return m.mt, nil }
-
 func asJSON(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
