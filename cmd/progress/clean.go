@@ -3,6 +3,7 @@ package progress
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -159,7 +160,7 @@ func sequence(s string) int {
 // defuse breaks what CI systems take as a command in a log line: "::name" at
 // the start of a line, "##[name", "##vso[", "##teamcity[" anywhere.
 func defuse(s string) string {
-	if trimmed := strings.TrimLeft(s, " \t"); strings.HasPrefix(trimmed, "::") {
+	if trimmed := strings.TrimLeftFunc(s, unicode.IsSpace); strings.HasPrefix(trimmed, "::") {
 		s = s[:len(s)-len(trimmed)] + `\` + trimmed
 	}
 	if !strings.Contains(s, "##") {

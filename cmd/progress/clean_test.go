@@ -113,7 +113,7 @@ func corpus() []string {
 	return []string{
 		"", "\n", "a\r\nb", "\x1b[31mred\x1b[0m", "\x1b]0;t\x07", "\x1b]52;c;eA==\x1b\\", "\x1bP\x1b\\", "\x1b[", "\x1b", "\x9b1m",
 		"\u009b1m", "\u202e", "\a\b\x00\x7f", "::set-output name=x::y", "##vso[task.x]", "##[group]", "#\x1b[m#vso[x]",
-		"\xff\xfe", "\u2028::error::", "世界", "e\u0301\u0301", "\r::error::", "\x1b\x1b[0m[31m", "##\\vso[", "\U000e0041", "\ufeff::x",
+		"\xff\xfe", "\u2028::error::", "世界", "e\u0301\u0301", "\r::error::", "\x1b\x1b[0m[31m", "##\\vso[", "\U000e0041", "\ufeff::x", "\u2008::x",
 	}
 }
 
