@@ -15,6 +15,6 @@
 //
 // The package touches the directories that it is given and the store, and
 // nothing else: it mounts nothing, executes nothing and dials nobody. It needs
-// root's capabilities over the directory (chown, mknod and trusted.* attributes)
+// root's capabilities over the directory (chown, mknod; see Nodes for devices)
 // and works faster under umask 0.
 package layer
