@@ -116,8 +116,12 @@ func DebianTar(ctx context.Context) (string, error) {
 	}
 	defer os.RemoveAll(tmp)
 	root := filepath.Join(tmp, "root")
+	bootstrap := []string{"debootstrap", "--variant=minbase", suite, root}
+	if mirror != "" {
+		bootstrap = append(bootstrap, mirror)
+	}
 	for _, args := range [][]string{
-		{"debootstrap", "--variant=minbase", suite, root, mirror},
+		bootstrap,
 		{"tar", "--numeric-owner", "--xattrs", "--sort=name", "--exclude=./dev/*", "--exclude=./var/cache/apt/archives/*.deb",
 			"--exclude=./var/lib/apt/lists/*_*", "-C", root, "-cf", filepath.Join(tmp, "tar"), "."},
 	} {
@@ -128,24 +132,30 @@ func DebianTar(ctx context.Context) (string, error) {
 	return file, os.Rename(filepath.Join(tmp, "tar"), file)
 }
 
-// release is the host's release and a mirror of it.
+// release is the host's release and where its own packages come from; empty:
+// debootstrap knows.
 func release() (suite, mirror string) {
-	suite, mirror = "stable", "http://deb.debian.org/debian"
+	suite = "stable"
 	text, err := os.ReadFile("/etc/os-release")
 	if err != nil {
-		return suite, mirror
+		return suite, ""
 	}
 	for line := range strings.Lines(string(text)) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
-		v = strings.Trim(v, `"`)
-		switch {
-		case k == "VERSION_CODENAME":
-			suite = v
-		case k == "ID" && v == "ubuntu":
-			mirror = "http://archive.ubuntu.com/ubuntu"
+		if k == "VERSION_CODENAME" {
+			suite = strings.Trim(v, `"`)
 		}
 	}
-	return suite, mirror
+	sources, err := exec.Command("apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)").Output()
+	if err != nil {
+		return suite, ""
+	}
+	for line := range strings.Lines(string(sources)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == suite {
+			return suite, f[1]
+		}
+	}
+	return suite, ""
 }
 
 func image(open tarball.Opener, config v1.Config) (v1.Image, error) {
