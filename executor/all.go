@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -77,12 +78,15 @@ func all(ctx context.Context, req *request.Build, tools Tools, result *request.R
 	return err
 }
 
-// buildIn lays out the workspace and builds in it.
-func buildIn(ctx context.Context, req *request.Build, st *store.Store, tools Tools, steps *Steps) (v1.Descriptor, error) {
+// buildIn lays out the workspace and builds in it. What stays mounted for a
+// whole build, such as a cache that started as a directory of a stage, is
+// unmounted at the end: a pod's work directory could not be removed otherwise.
+func buildIn(ctx context.Context, req *request.Build, st *store.Store, tools Tools, steps *Steps) (desc v1.Descriptor, err error) {
 	space, err := rootfs.New(string(req.Workspace))
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
+	defer func() { err = errors.Join(err, space.Close()) }()
 	files, err := buildcontext.Open(string(req.Context), string(req.Ignore))
 	if err != nil {
 		return v1.Descriptor{}, fmt.Errorf("open context: %w", err)
