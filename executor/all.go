@@ -3,10 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
@@ -21,8 +18,14 @@ import (
 type Tools struct {
 	Images   *registry.Client
 	Download step.Downloader
-	Sink     request.Sink
-	Outlet   Outlet
+	// Git checks out repositories; nil: none can be had.
+	Git Git
+	// Secret returns one of Build.Secrets, Agent the reply of one of
+	// Build.Agents to a message of the SSH agent protocol, both without length.
+	Secret func(ctx context.Context, id string) ([]byte, error)
+	Agent  func(ctx context.Context, id string, message []byte) ([]byte, error)
+	Sink   request.Sink
+	Outlet Outlet
 	// Nodes makes device nodes where this process may not; nil: mknod.
 	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
 	// Posture is what was measured of the walls; Walls fails if one that RUN
@@ -31,17 +34,25 @@ type Tools struct {
 	Walls   func(request.Posture) error
 }
 
+// Git checks out git repositories.
+type Git interface {
+	// Checkout puts the files of a commit into dir, which exists and is empty,
+	// as root's with the modes that git knows, 0644 and 0755.
+	Checkout(ctx context.Context, r buildcontext.Repository, dir string) (buildcontext.Checkout, error)
+}
+
 // All plays fetch, build and push in this process and tells how it went.
 func All(ctx context.Context, req *request.Build, tools Tools) request.Result {
 	result := request.Result{Version: request.Version, Posture: tools.Posture}
-	err := all(ctx, req, tools, &result)
+	var in Inputs
+	err := all(ctx, req, tools, &in, &result)
 	if err != nil {
-		result.Failure = Describe(err, req)
+		result.Failure = Describe(err, req, in.Dockerfile)
 	}
 	return result
 }
 
-func all(ctx context.Context, req *request.Build, tools Tools, result *request.Result) error {
+func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, result *request.Result) (err error) {
 	if err := tools.Walls(result.Posture); err != nil {
 		return err
 	}
@@ -57,13 +68,27 @@ func all(ctx context.Context, req *request.Build, tools Tools, result *request.R
 	if err != nil {
 		return err
 	}
+	space, err := rootfs.New(string(req.Workspace))
+	if err != nil {
+		return err
+	}
+	// What stays mounted for a whole build, such as a cache that started as a
+	// directory of a stage: a pod's work directory could not be removed otherwise.
+	defer func() { err = errors.Join(err, space.Close()) }()
 	if err := Check(ctx, req, tools.Images, steps); err != nil {
 		return err
 	}
-	if err := Fetch(ctx, req, st, tools.Images, steps); err != nil {
+	if err := in.open(ctx, req, space, tools, steps); err != nil {
 		return err
 	}
-	desc, err := buildIn(ctx, req, st, tools, steps)
+	if req.Call != "" {
+		result.Called, err = call(ctx, req, in, newFromRegistry(tools.Images, st, steps))
+		return err
+	}
+	if err := Fetch(ctx, req, in, st, tools.Images, steps); err != nil {
+		return err
+	}
+	desc, err := Build(ctx, req, in, st, Bench{Space: space, Tools: tools}, steps)
 	if err != nil {
 		return err
 	}
@@ -76,24 +101,4 @@ func all(ctx context.Context, req *request.Build, tools Tools, result *request.R
 	}
 	result.Pushed, err = Push(ctx, req, st, tools.Images, steps)
 	return err
-}
-
-// buildIn lays out the workspace and builds in it. What stays mounted for a
-// whole build, such as a cache that started as a directory of a stage, is
-// unmounted at the end: a pod's work directory could not be removed otherwise.
-func buildIn(ctx context.Context, req *request.Build, st *store.Store, tools Tools, steps *Steps) (desc v1.Descriptor, err error) {
-	space, err := rootfs.New(string(req.Workspace))
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	defer func() { err = errors.Join(err, space.Close()) }()
-	files, err := buildcontext.Open(string(req.Context), string(req.Ignore))
-	if err != nil {
-		return v1.Descriptor{}, fmt.Errorf("open context: %w", err)
-	}
-	bench := Bench{
-		Space: space, Download: tools.Download, Nodes: tools.Nodes,
-		Context: step.Source{Root: files.Root, Excluded: files.Excluded},
-	}
-	return Build(ctx, req, st, bench, steps)
 }

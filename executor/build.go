@@ -2,9 +2,6 @@ package executor
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -17,30 +14,26 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// Bench is where Build works: the workspace, the context and the way out for
-// ADD's downloads.
+// Bench is where Build works: the workspace, and the ways out for what steps
+// need.
 type Bench struct {
-	Space    *rootfs.Space
-	Context  step.Source
-	Download step.Downloader
-	// Nodes makes device nodes where the process itself may not; nil: mknod.
-	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
+	Space *rootfs.Space
+	Tools
 }
 
 // Build runs the plan's steps and puts the image into st. Stages without an
 // edge between them run at once; layers are packed while later steps run.
-func Build(ctx context.Context, req *request.Build, st *store.Store, bench Bench, steps *Steps) (v1.Descriptor, error) {
-	p, err := makePlan(ctx, req, fromStore{st})
+func Build(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, bench Bench, steps *Steps) (v1.Descriptor, error) {
+	p, err := makePlan(ctx, req, in, fromStore{st})
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	b := &build{
-		req: req, plan: p, store: st, bench: bench, steps: steps, packers: g,
+		req: req, in: in, plan: p, store: st, bench: bench, steps: steps, packers: g,
 		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
 		stages:  map[plan.StageID]*stage{},
 	}
@@ -77,6 +70,7 @@ func (b *build) finish(ctx context.Context, g *errgroup.Group) error {
 // build is one call of Build.
 type build struct {
 	req     *request.Build
+	in      *Inputs
 	plan    *plan.Plan
 	store   *store.Store
 	bench   Bench
@@ -89,13 +83,9 @@ type build struct {
 	bases    bases
 }
 
-// makePlan reads the Dockerfile and plans it.
-func makePlan(ctx context.Context, req *request.Build, images plan.Resolver) (*plan.Plan, error) {
-	data, err := readDockerfile(req)
-	if err != nil {
-		return nil, err
-	}
-	file, err := dockerfile.Parse(req.DockerfileName, data)
+// makePlan plans the Dockerfile.
+func makePlan(ctx context.Context, req *request.Build, in *Inputs, images plan.Resolver) (*plan.Plan, error) {
+	file, err := dockerfile.Parse(req.DockerfileName, in.Dockerfile)
 	if err != nil {
 		return nil, err
 	}
@@ -111,22 +101,15 @@ func options(req *request.Build) (plan.Options, error) {
 		Target: req.Target, Args: req.Args, Labels: req.Labels, Created: req.Created,
 		BuildPlatform: v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH},
 	}
-	if req.Platform != "" {
-		p, err := v1.ParsePlatform(req.Platform)
+	if len(req.Platforms) > 1 {
+		return opt, dockerfile.Errorf(request.ClassUnsupported, nil, "several platforms: not supported yet")
+	}
+	for _, name := range req.Platforms {
+		p, err := v1.ParsePlatform(name)
 		if err != nil {
-			return opt, dockerfile.Errorf(request.ClassResolve, nil, "platform %q: %v", req.Platform, err)
+			return opt, dockerfile.Errorf(request.ClassResolve, nil, "platform %q: %v", name, err)
 		}
 		opt.Platform = *p
 	}
 	return opt, nil
-}
-
-func readDockerfile(req *request.Build) ([]byte, error) {
-	f, err := os.Open(string(req.Dockerfile))
-	if err != nil {
-		return nil, fmt.Errorf("read dockerfile: %w", err)
-	}
-	defer f.Close()
-	// One byte more than is allowed lets Parse say so.
-	return io.ReadAll(io.LimitReader(f, dockerfile.MaxSize+1))
 }

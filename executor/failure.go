@@ -36,8 +36,8 @@ func (e *WallError) Error() string {
 }
 
 // Describe puts an error of Fetch, Build or Push into the form that crosses
-// the wall.
-func Describe(err error, req *request.Build) *request.Failure {
+// the wall. The Dockerfile's text is for the excerpt; it may be nil.
+func Describe(err error, req *request.Build, text []byte) *request.Failure {
 	f := &request.Failure{Class: request.ClassInternal, Message: err.Error(), File: req.DockerfileName}
 	var (
 		wall *WallError
@@ -67,10 +67,8 @@ func Describe(err error, req *request.Build) *request.Failure {
 	case errors.Is(err, context.Canceled):
 		f.Class, f.Message = request.ClassCanceled, "build canceled"
 	}
-	if f.Line > 0 {
-		if data, err := readDockerfile(req); err == nil {
-			f.Excerpt = dockerfile.Excerpt(data, f.Line, f.EndLine)
-		}
+	if f.Line > 0 && text != nil {
+		f.Excerpt = dockerfile.Excerpt(text, f.Line, f.EndLine)
 	}
 	return f
 }

@@ -21,9 +21,9 @@ const pulls = 3
 // Fetch makes the plan and pulls what it needs into st: manifests and configs
 // of all base images, layers of those whose files are used. Of the other
 // layers the store remembers where they can be had.
-func Fetch(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, steps *Steps) error {
-	from := &fromRegistry{images: images, store: st, steps: steps, found: map[v1.Hash]*registry.Image{}}
-	p, err := makePlan(ctx, req, from)
+func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, images *registry.Client, steps *Steps) error {
+	from := newFromRegistry(images, st, steps)
+	p, err := makePlan(ctx, req, in, from)
 	if err != nil {
 		return err
 	}

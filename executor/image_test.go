@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,11 +65,8 @@ func TestLayerTypes(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "Dockerfile")
-	if err := os.WriteFile(file, []byte("FROM a\nRUN b\nCOPY c d\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	req := &request.Build{Dockerfile: request.GuestPath(file), DockerfileName: "x/Dockerfile"}
+	text := []byte("FROM a\nRUN b\nCOPY c d\n")
+	req := &request.Build{DockerfileName: "x/Dockerfile"}
 	run := &plan.Step{Op: &plan.Run{}, Line: 2, EndLine: 2}
 	copying := &plan.Step{Op: &plan.Copy{}, Line: 3, EndLine: 3}
 	for name, c := range map[string]struct {
@@ -90,7 +86,7 @@ func TestDescribe(t *testing.T) {
 		"canceled": {fmt.Errorf("pull: %w", context.Canceled), request.ClassCanceled, 0, 0, "build canceled"},
 		"other":    {errors.New("odd"), request.ClassInternal, 0, 0, "odd"},
 	} {
-		f := Describe(c.err, req)
+		f := Describe(c.err, req, text)
 		if f.Class != c.class || f.Line != c.line || f.ExitCode != c.code || !strings.Contains(f.Message, c.message) || f.File != "x/Dockerfile" {
 			t.Errorf("%s: %+v", name, f)
 		}

@@ -24,6 +24,10 @@ type fromRegistry struct {
 	found map[v1.Hash]*registry.Image
 }
 
+func newFromRegistry(images *registry.Client, st *store.Store, steps *Steps) *fromRegistry {
+	return &fromRegistry{images: images, store: st, steps: steps, found: map[v1.Hash]*registry.Image{}}
+}
+
 // Resolve implements plan.Resolver.
 func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (*plan.Resolved, error) {
 	var img *registry.Image

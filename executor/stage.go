@@ -59,7 +59,8 @@ func (b *build) step(ctx context.Context, s *stage, i int, st *plan.Step) error 
 	lowers := s.tree.Lowers()
 	err := b.steps.do(st.Name, func(a *announced) error {
 		env := step.Env{
-			Space: b.bench.Space, Context: b.bench.Context, Download: b.bench.Download, Nodes: b.bench.Nodes,
+			Space: b.bench.Space, Context: b.in.Context, Named: b.in.Named,
+			Download: b.bench.Download, Nodes: b.bench.Nodes, Secret: b.secret, Agent: b.agent, Checkout: b.checkout,
 			Stage: func(id plan.StageID) *rootfs.Tree { return b.stages[id].tree },
 			Run:   b.req.Run,
 			Output: func(stream int, data []byte) {

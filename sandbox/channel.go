@@ -224,8 +224,8 @@ func (s *session) ask(ctx context.Context, a request.Ask) error {
 	s.wg.Go(func() {
 		defer func() { <-s.slots }()
 		var answer request.Answer
-		if s.c.Credentials != nil {
-			answer = s.c.Credentials(ctx, a)
+		if s.c.Answer != nil {
+			answer = s.c.Answer(ctx, a)
 		}
 		answer.ID = a.ID
 		// If it cannot be sent, the executor is gone or stuck, and the reader

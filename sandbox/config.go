@@ -44,10 +44,11 @@ type Config struct {
 	ResolvConf string
 
 	Outputs Outputs
-	// Credentials answers for one registry; nil: always anonymous. It is called
+	// Answer gives what only the launcher has: credentials, secrets, replies of
+	// agents; nil: registries are asked anonymously. It is called
 	// from several goroutines.
-	Credentials func(ctx context.Context, ask request.Ask) request.Answer
-	Sink        request.Sink // nil: events are dropped
+	Answer func(ctx context.Context, ask request.Ask) request.Answer
+	Sink   request.Sink // nil: events are dropped
 }
 
 // Outputs are the files that the executor's streams go to. They appear when

@@ -27,7 +27,7 @@ func FuzzServe(f *testing.F) {
 		return b.Bytes()
 	}
 	good := request.Posture{GVisor: true, Seccomp: 2}
-	f.Add(frame(request.FrameHello, good, request.FrameResult, request.Result{Version: 1, Posture: good}))
+	f.Add(frame(request.FrameHello, good, request.FrameResult, request.Result{Version: request.Version, Posture: good}))
 	f.Add(frame(request.FrameEvent, request.Event{Kind: request.EventInfo}, request.FrameAsk, request.Ask{Host: "x"}))
 	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputTar}, request.FrameChunk, []byte("x"), request.FrameEnd, []byte{}))
 	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputBlob, Digest: "sha256:..", Size: 1}, request.FrameChunk, []byte("x")))

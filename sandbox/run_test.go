@@ -137,7 +137,7 @@ func TestAsk(t *testing.T) {
 	var mu sync.Mutex
 	var hosts []string
 	_, said, err := run(t, newJob(t, "ask one.example two.example:5000 [::1]:5000"), func(c *Config) {
-		c.Credentials = func(_ context.Context, a request.Ask) request.Answer {
+		c.Answer = func(_ context.Context, a request.Ask) request.Answer {
 			mu.Lock()
 			defer mu.Unlock()
 			hosts = append(hosts, a.Host)

@@ -28,7 +28,7 @@ func sampleConfig() Config {
 		Executor: "/opt/kbuild/kbuild-executor", WorkDir: "/var/tmp", Quota: 10 << 30, Runsc: &runsc.Runsc{Path: "/opt/kbuild/runsc"},
 		DockerfileData: []byte("FROM " + evil),
 		Request: request.Build{
-			DockerfileName: evil, Target: evil, Platform: evil,
+			DockerfileName: evil, Target: evil, Platforms: []string{evil},
 			Args: []request.KeyValue{{Key: evil, Value: evil}}, Labels: []request.KeyValue{{Key: evil, Value: evil}},
 			Run: request.Run{Hostname: evil, DNS: []string{evil}}, Destinations: []string{evil},
 		},

@@ -15,9 +15,10 @@ import (
 )
 
 // Capabilities that gVisor's processes may keep. They count in the user
-// namespace of the process only, which holds no resource of the host.
+// namespace of the process only, which holds no resource of the host: the
+// network namespace is not its own, so CAP_NET_RAW opens no raw socket.
 const (
-	sentryCaps = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SYS_PTRACE
+	sentryCaps = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SYS_PTRACE
 	goferCaps  = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH |
 		1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SYS_CHROOT
 )

@@ -14,6 +14,12 @@ type Build struct {
 	result  result
 	remote  remote
 	run     run
+	secrets secrets
+	named   named
+	images  images
+	call    call
+	caches  caches
+	compat  compat
 	refused []*refused
 }
 
@@ -76,6 +82,12 @@ func Register(fs *pflag.FlagSet) *Build {
 	b.registerResult()
 	b.registerRemote()
 	b.registerRun()
+	b.registerSecrets()
+	b.registerNamed()
+	b.registerImages()
+	b.registerCall()
+	b.registerCaches()
+	b.registerCompat()
 	for _, r := range refusedFlags() {
 		if fs.Lookup(r.name) != nil {
 			continue

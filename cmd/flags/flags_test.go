@@ -102,10 +102,10 @@ func TestRequest(t *testing.T) {
 		}},
 		{"labels", "--no-push --label a=b=c --label d", nil, func(r *request.Build) { r.NoPush, r.Labels = true, kv("a", "b=c", "d", "") }},
 		{"target and platform", "--no-push --target build --platform linux/arm64", nil, func(r *request.Build) {
-			r.NoPush, r.Target, r.Platform = true, "build", "linux/arm64"
+			r.NoPush, r.Target, r.Platforms = true, "build", []string{"linux/arm64"}
 		}},
-		{"Kaniko's platform flags", "--no-push --custom-platform=LINUX/x86_64", nil, func(r *request.Build) { r.NoPush, r.Platform = true, "linux/amd64" }},
-		{"the old spelling", "--no-push --customPlatform linux/arm/v7", nil, func(r *request.Build) { r.NoPush, r.Platform = true, "linux/arm/v7" }},
+		{"Kaniko's platform flags", "--no-push --custom-platform=LINUX/x86_64", nil, func(r *request.Build) { r.NoPush, r.Platforms = true, []string{"linux/amd64"} }},
+		{"the old spelling", "--no-push --customPlatform linux/arm/v7", nil, func(r *request.Build) { r.NoPush, r.Platforms = true, []string{"linux/arm/v7"} }},
 		{"compression", "--no-push --compression=zstd --compression-level 19 --image-format=oci", nil, func(r *request.Build) {
 			r.NoPush, r.Format, r.Compression = true, "oci", request.Compression{Algorithm: "zstd", Level: 19}
 		}},

@@ -46,7 +46,8 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 	}
 	// What is wrong as written comes before what is not there.
 	for _, step := range []func(*request.Build, From) error{
-		b.push, b.arguments, b.target, b.platform, b.runOptions, b.combinations, b.registries, b.paths,
+		b.calls, b.push, b.arguments, b.target, b.platform, b.runOptions, b.secretsAndAgents, b.imageOptions,
+		b.cacheOptions, b.compatibility, b.combinations, b.registries, b.paths, b.namedContexts,
 	} {
 		if err := step(&r, from); err != nil {
 			return request.Build{}, Outputs{}, err
@@ -177,7 +178,7 @@ func (b *Build) platform(r *request.Build, _ From) error {
 	case "aarch64":
 		parts[1] = "arm64"
 	}
-	r.Platform = strings.Join(parts, "/")
+	r.Platforms = []string{strings.Join(parts, "/")}
 	return nil
 }
 

@@ -96,7 +96,7 @@ func (a *app) build(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	cfg.Credentials, cfg.Sink = creds.answer, display
+	cfg.Answer, cfg.Sink = creds.answer, display
 	res, err := sandbox.Run(ctx, cfg)
 	display.Close()
 	switch {

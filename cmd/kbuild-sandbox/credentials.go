@@ -220,7 +220,7 @@ func (c *credentials) fromConfig(ctx context.Context, cfg dockerConfig, host, re
 			if err != nil {
 				return a, "", fmt.Errorf("auths %s in %s: %w", k, cfg.source, err)
 			}
-			if a != (request.Answer{}) {
+			if a.Username+a.Password+a.IdentityToken+a.RegistryToken != "" {
 				return a, fmt.Sprintf("auths %s in %s", k, cfg.source), nil
 			}
 		}

@@ -30,9 +30,23 @@ type Options struct {
 	// Created is the time of the image and of its history, unless the build
 	// argument SOURCE_DATE_EPOCH says otherwise. Zero: left to the build.
 	Created time.Time
+	// Contexts are the named contexts, in order; of several with one name the
+	// last wins.
+	Contexts []NamedContext
+	// Allow are the entitlements granted: network.host.
+	Allow []string
 	// Ignore are the patterns of the ignore file that applies. They change
 	// nothing but the remarks about sources that they exclude.
 	Ignore []string
+}
+
+// NamedContext is one --build-context.
+type NamedContext struct {
+	Name string
+	// Image is the reference that the name stands for. For an OCI layout it is
+	// made up and only the Resolver knows what it means. Empty: the context is a
+	// tree of files.
+	Image string
 }
 
 // Resolver finds base images.

@@ -51,8 +51,10 @@ type Stage struct {
 	NeedsFiles bool
 }
 
-// Base is what a stage starts from: scratch if both fields are zero.
+// Base is what a stage starts from: scratch if all fields are zero.
 type Base struct {
+	// Named is the named context whose files are the base, or empty.
+	Named string
 	// Image is the resolved base image, or nil.
 	Image *Resolved
 	// Stage is an earlier stage of the plan, or nil.
@@ -125,6 +127,7 @@ const (
 	FromContext FromKind = iota // the build context
 	FromStage                   // Stage
 	FromScratch                 // an empty tree
+	FromNamed                   // the named context Name, a tree of files
 )
 
 // From is where sources are read. An image named by --from is a Stage without
@@ -132,6 +135,7 @@ const (
 type From struct {
 	Kind  FromKind
 	Stage *Stage
+	Name  string
 }
 
 // Copy copies files into the stage: COPY and ADD.
@@ -167,10 +171,23 @@ type File struct {
 
 // Remote is a URL source of ADD.
 type Remote struct {
+	// Git is set if the source is a git repository; then nothing else is.
+	Git      *Repository
 	URL      string
 	Checksum string // sha256:<hex>, or empty
 	// Name is the file's name where the destination is a directory.
 	Name string
+}
+
+// Repository is what is wanted of a git repository.
+type Repository struct {
+	URL          string // without fragment and query of BuildKit's own
+	Ref          string // branch, tag or commit; empty: the remote's HEAD
+	Subdir       string // relative; empty: all
+	Commit       string // what the commit's hash has to begin with; empty: not checked
+	KeepGitDir   bool
+	NoSubmodules bool
+	CommitTime   bool // files get the time of the commit instead of now
 }
 
 // Workdir creates a directory and its missing parents if it is not there.

@@ -4,7 +4,7 @@ import "time"
 
 // Version is the version of everything in this package. The two sides refuse
 // to talk when it differs.
-const Version = 1
+const Version = 2
 
 // GuestPath is an absolute path as seen inside the sandbox.
 type GuestPath string
@@ -14,8 +14,14 @@ type GuestPath string
 type Build struct {
 	Version int `json:"version"`
 
-	// Context is the directory with the build context, read-only.
+	// Context is the directory with the build context, read-only. It is empty
+	// where Source says that the context has to be fetched.
 	Context GuestPath `json:"context"`
+	// Source is the build context where it is no directory of the caller's.
+	Source Source `json:"source,omitzero"`
+	// Contexts are the named contexts of --build-context, in order; of several
+	// with one name the last wins.
+	Contexts []NamedContext `json:"contexts,omitempty"`
 	// Dockerfile is the file to build; DockerfileName is what the user called
 	// it, for messages.
 	Dockerfile     GuestPath `json:"dockerfile"`
@@ -27,8 +33,27 @@ type Build struct {
 	Target string     `json:"target,omitempty"` // name of a stage; empty: the last one
 	Args   []KeyValue `json:"args,omitempty"`   // --build-arg, in order, the last wins
 	Labels []KeyValue `json:"labels,omitempty"` // --label, in order, the last wins
-	// Platform is the target platform, os/arch[/variant]; empty: the host's.
-	Platform string `json:"platform,omitempty"`
+	// Platforms are the target platforms, os/arch[/variant], without repetition;
+	// none: the host's. Of several each gets an image, and the result is an
+	// image index.
+	Platforms []string `json:"platforms,omitempty"`
+	// Annotations are those of --annotation, in order; the last wins.
+	Annotations []Annotation `json:"annotations,omitempty"`
+	// Call asks for what is known about the Dockerfile instead of an image.
+	Call Call `json:"call,omitempty"`
+	// NoCache and NoCacheFilter name what must not come from the layer cache:
+	// all, or the stages named.
+	NoCache       bool     `json:"noCache,omitempty"`
+	NoCacheFilter []string `json:"noCacheFilter,omitempty"`
+	// Allow are the entitlements that the user granted: network.host.
+	Allow []string `json:"allow,omitempty"`
+	// Secrets and Agents are the ids that RUN --mount=type=secret and type=ssh
+	// may name. Their contents are asked for when a step needs them.
+	Secrets []string `json:"secrets,omitempty"`
+	Agents  []string `json:"agents,omitempty"`
+	// Caches is the directory with the cache mounts of earlier builds, read-only
+	// in launcher mode; empty: each build starts with empty ones and keeps none.
+	Caches GuestPath `json:"caches,omitempty"`
 
 	// Run holds what every RUN step sees beside its Dockerfile.
 	Run Run `json:"run"`
@@ -49,7 +74,66 @@ type Build struct {
 	Workspace GuestPath `json:"workspace"`
 	// Created is the image's creation time; zero: the time of the build.
 	Created time.Time `json:"created,omitzero"`
+	// RewriteTimestamp clamps the times of files in new layers to the image's
+	// creation time.
+	RewriteTimestamp bool `json:"rewriteTimestamp,omitempty"`
 }
+
+// Source is a tree of files that is fetched or unpacked inside: at most one of
+// its fields but Dir is set.
+type Source struct {
+	// Tar is a tar archive, compressed or not, that the caller laid out.
+	Tar GuestPath `json:"tar,omitempty"`
+	// URL is a git repository's or, with http:// or https://, that of an archive
+	// or of a single Dockerfile, in BuildKit's forms.
+	URL string `json:"url,omitempty"`
+	// Dir is the directory within, relative; empty: the root.
+	Dir string `json:"dir,omitempty"`
+}
+
+// NamedContext is one --build-context: exactly one of Dir, Image, Layout and
+// Source is set.
+type NamedContext struct {
+	Name string `json:"name"`
+	// Dir is a directory of the caller's, read-only; it has an ignore file of
+	// its own, .dockerignore in its root.
+	Dir GuestPath `json:"dir,omitempty"`
+	// Image is the reference of docker-image://.
+	Image string `json:"image,omitempty"`
+	// Layout is the directory of oci-layout://, read-only; Ref is the tag or
+	// digest in it, or empty.
+	Layout GuestPath `json:"layout,omitempty"`
+	Ref    string    `json:"ref,omitempty"`
+	Source Source    `json:"source,omitzero"`
+}
+
+// AnnotationLevel is what an annotation is attached to.
+type AnnotationLevel string
+
+const (
+	OnManifest           AnnotationLevel = "manifest"
+	OnManifestDescriptor AnnotationLevel = "manifest-descriptor"
+	OnIndex              AnnotationLevel = "index"
+	OnIndexDescriptor    AnnotationLevel = "index-descriptor"
+)
+
+// Annotation is one --annotation.
+type Annotation struct {
+	Level AnnotationLevel `json:"level"`
+	// Platform bounds an annotation of a manifest or of its descriptor to one
+	// platform; empty: all.
+	Platform string `json:"platform,omitempty"`
+	KeyValue
+}
+
+// Call is what is asked for about a Dockerfile; empty: it is built.
+type Call string
+
+const (
+	CallCheck   Call = "check"   // the build checks
+	CallOutline Call = "outline" // arguments, secrets and agents of the target
+	CallTargets Call = "targets" // the stages
+)
 
 // KeyValue is a name with a value.
 type KeyValue struct {

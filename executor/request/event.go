@@ -37,31 +37,47 @@ type Sink interface {
 	Emit(Event)
 }
 
-// Scope is what a credential is wanted for.
+// Scope is what is wanted of the launcher.
 type Scope string
 
 const (
-	Pull Scope = "pull"
-	Push Scope = "push"
+	Pull   Scope = "pull"   // the credential of a registry, for reading
+	Push   Scope = "push"   // the same, for writing
+	Secret Scope = "secret" // the value of one of Build.Secrets
+	Agent  Scope = "agent"  // the reply of one of Build.Agents to a message
 )
 
-// Ask asks the launcher for the credential of one registry. ID pairs it with
-// its Answer.
+// Ask asks the launcher for something that only it has. ID pairs it with its
+// Answer.
 type Ask struct {
 	ID         uint64 `json:"id"`
-	Host       string `json:"host"`       // registry host[:port]
-	Repository string `json:"repository"` // without the host
+	Host       string `json:"host,omitempty"`       // pull, push: registry host[:port]
+	Repository string `json:"repository,omitempty"` // pull, push: without the host
 	Scope      Scope  `json:"scope"`
+	Name       string `json:"name,omitempty"` // secret, agent: the id
+	// Data is a message for an SSH agent, without its length.
+	Data []byte `json:"data,omitempty"`
 }
 
-// Answer is the launcher's reply; all fields empty: anonymous.
+// MaxSecret is the largest secret, as in BuildKit; MaxAgentMessage is the
+// largest message of the SSH agent protocol (draft-miller-ssh-agent) that any
+// agent takes. Both are in bytes.
+const (
+	MaxSecret       = 500 << 10
+	MaxAgentMessage = 256 << 10
+)
+
+// Answer is the launcher's reply; of a registry's credential all fields empty:
+// anonymous.
 type Answer struct {
 	ID            uint64 `json:"id"`
 	Username      string `json:"username,omitempty"`
 	Password      string `json:"password,omitempty"`
 	IdentityToken string `json:"identityToken,omitempty"`
 	RegistryToken string `json:"registryToken,omitempty"`
-	Error         string `json:"error,omitempty"`
+	// Data is the secret's value, or the agent's reply without its length.
+	Data  []byte `json:"data,omitempty"`
+	Error string `json:"error,omitempty"`
 }
 
 // OutputKind is a thing that the executor hands out.
@@ -71,13 +87,15 @@ const (
 	OutputTar   OutputKind = "tar"   // a docker-save tar, one stream
 	OutputBlob  OutputKind = "blob"  // blobs/sha256/<hex> of an OCI layout; Digest is set
 	OutputIndex OutputKind = "index" // index.json of an OCI layout
+	OutputCache OutputKind = "cache" // what a build changed in a cache mount; Name is set
 )
 
 // Output begins a stream of chunks. One output is open at a time.
 type Output struct {
 	Kind   OutputKind `json:"kind"`
 	Digest string     `json:"digest,omitempty"` // sha256:<hex>
-	Size   int64      `json:"size,omitempty"`   // bytes to come; 0: unknown (tar)
+	Size   int64      `json:"size,omitempty"`   // bytes to come; 0: unknown (tar, cache)
+	Name   string     `json:"name,omitempty"`   // of a cache mount: see executor/cache
 }
 
 // Failure is why a build failed, in a form that can be shown and tested.
@@ -128,6 +146,16 @@ type Result struct {
 	// Names are all destinations in full form, pushed or not.
 	Names   []string `json:"names,omitempty"`
 	Posture Posture  `json:"posture"`
+	// Called is the answer to Build.Call.
+	Called *Called `json:"called,omitempty"`
+}
+
+// Called is what is known about a Dockerfile, in two forms.
+type Called struct {
+	Text []byte `json:"text"` // for people, with a newline at the end
+	JSON []byte `json:"json"` // as docker buildx prints it
+	// Failed: the command has to end with exit code 1.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // Posture is what the executor measured of its own walls before the first step.

@@ -15,13 +15,23 @@ import (
 type Env struct {
 	// Space gives out directories of the workspace.
 	Space *rootfs.Space
-	// Context is the build context.
+	// Context is the build context, Named are the named contexts with files.
 	Context Source
+	Named   map[string]Source
 	// Stage returns the tree of another stage of the plan, finished already;
 	// nil if the plan does not have it.
 	Stage func(plan.StageID) *rootfs.Tree
 	// Download fetches the URLs of an ADD.
 	Download Downloader
+	// Checkout puts the files of a git repository into dir, which is empty, and
+	// returns the time of the commit; nil: there is no git.
+	Checkout func(ctx context.Context, r plan.Repository, dir string) (time.Time, error)
+	// Secret returns a secret; ok is false if there is none of that id.
+	Secret func(ctx context.Context, id string) (data []byte, ok bool, err error)
+	// Agent returns what asks the SSH agent of an id: a message of the agent
+	// protocol without its length gives a reply without its length. It is nil if
+	// there is no such agent.
+	Agent func(id string) func(ctx context.Context, message []byte) ([]byte, error)
 	// Output takes what a command writes: stream 1 or 2. The data is valid
 	// during the call only. Calls for the two streams may overlap.
 	Output func(stream int, data []byte)

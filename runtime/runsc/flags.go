@@ -42,7 +42,7 @@ func Table(s Settings) Flags {
 		{"directfs", strconv.FormatBool(s.DirectFS), "false: the sentry opens no host file; a separate gofer does"},
 		{"network", "host", "the sentry's sockets are the host's"},
 		{"gofer-network-namespace", "new", "an empty one for the gofer; the default pins one with a mount that outlives a kill"},
-		{"net-raw", "false", "no raw sockets"},
+		{"net-raw", "true", "RUN steps have CAP_NET_RAW, as everywhere; of the host's network namespace it is none, so raw sockets stay forbidden"},
 		{"overlay2", "none", "the root file system is read-only and needs no overlay"},
 		{"file-access", "exclusive", "nobody else changes the root file system"},
 		{"file-access-mounts", "exclusive", "the context is taken as it is when the build starts"},

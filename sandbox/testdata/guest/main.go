@@ -352,7 +352,8 @@ func (g *guest) bad() {
 	case "version":
 		raw('R', 13, `{"version":9}`)
 	case "result":
-		raw('R', 34, `{"version":1,"digest":"sha256:xx"}`)
+		text := fmt.Sprintf(`{"version":%d,"digest":"sha256:xx"}`, request.Version)
+		raw('R', uint32(len(text)), text)
 	}
 	g.say("unreachable")
 	forever()
