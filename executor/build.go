@@ -98,7 +98,7 @@ func makePlan(ctx context.Context, req *request.Build, in *Inputs, images plan.R
 
 func options(req *request.Build) (plan.Options, error) {
 	opt := plan.Options{
-		Target: req.Target, Args: req.Args, Labels: req.Labels, Created: req.Created,
+		Target: req.Target, Args: req.Args, Labels: req.Labels, Created: req.Created, Allow: req.Allow,
 		BuildPlatform: v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH},
 	}
 	if len(req.Platforms) > 1 {

@@ -9,6 +9,7 @@ package policy
 // glibc takes for an answer; filter 2 says ENOSYS to it (R4).
 func ExecutorTable() Table {
 	return Table{Rules: append(ordinary(),
+		allow("signals to any process", []string{"kill", "tgkill", "tkill"}),
 		allow("new processes and namespaces", []string{"clone", "clone3", "unshare"}),
 		allow("a stage's filesystem", []string{"mount", "pivot_root", "umount2"}),
 		allow("a RUN step's host name", []string{"sethostname"}),

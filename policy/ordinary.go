@@ -69,13 +69,13 @@ func memory() []string {
 	}
 }
 
-// processes lacks clone and clone3: the tables say what of them is allowed.
+// processes lacks clone, clone3 and kill: the tables say what of them is allowed.
 func processes() []string {
 	return []string{
 		"arch_prctl", "execve", "execveat", "exit", "exit_group", "fork", "futex", "get_robust_list",
-		"get_thread_area", "getpgid", "getpgrp", "getpid", "getppid", "getsid", "gettid", "kill",
+		"get_thread_area", "getpgid", "getpgrp", "getpid", "getppid", "getsid", "gettid",
 		"modify_ldt", "pidfd_open", "pidfd_send_signal", "prctl", "restart_syscall", "rseq", "seccomp",
-		"set_robust_list", "set_thread_area", "set_tid_address", "setpgid", "setsid", "tgkill", "tkill",
+		"set_robust_list", "set_thread_area", "set_tid_address", "setpgid", "setsid",
 		"vfork", "wait4", "waitid",
 	}
 }

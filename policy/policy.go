@@ -9,8 +9,9 @@ type Table struct {
 	Default uint
 }
 
-// Rule says what happens to some system calls. Only two outcomes exist, since
-// gVisor honours no other safely: the call is allowed, or it fails with Errno.
+// Rule says what happens to some system calls. Few outcomes exist, since gVisor
+// honours no other safely: the call is allowed, it fails with Errno, or nothing
+// is done and it succeeds.
 type Rule struct {
 	// For is the purpose, in few words.
 	For   string
@@ -18,6 +19,9 @@ type Rule struct {
 	// Errno is 0 to allow, else the error to fail with (filter only: the OCI
 	// form knows EPERM alone, so there such a rule is left out).
 	Errno uint
+	// Nothing is set where the call succeeds without being carried out (filter
+	// only, with Errno 0).
+	Nothing bool
 	// Args must all hold for the rule to apply; empty: always. There is at most
 	// one for each index, since neither libseccomp nor runsc takes more as "and".
 	Args []Arg

@@ -48,6 +48,9 @@ func format(t Table) string {
 		if r.Errno != 0 {
 			outcome = fmt.Sprintf("errno %d", r.Errno)
 		}
+		if r.Nothing {
+			outcome = "nothing"
+		}
 		for _, a := range r.Args {
 			op := "=="
 			if a.Not {
@@ -91,7 +94,7 @@ func TestExecutorTable(t *testing.T) {
 	}
 	allowed := map[string]bool{}
 	for _, r := range table.Rules {
-		if r.Errno != 0 {
+		if r.Errno != 0 || r.Nothing {
 			t.Errorf("%v: errno %d, which the OCI form cannot say", r.Names, r.Errno)
 		}
 		for _, n := range r.Names {

@@ -24,6 +24,7 @@ const (
 func RunTable() Table {
 	rules := append(ordinary(), cloneRules()...)
 	rules = append(rules, personalityRules()...)
+	rules = append(rules, killRules()...)
 	rules = append(rules,
 		Rule{
 			For: "AF_VSOCK", Names: []string{"socket"}, Errno: EPERM,
@@ -72,6 +73,34 @@ func cloneRules() []Rule {
 			For: "new namespaces", Names: []string{"clone"}, Errno: EPERM,
 			Args: []Arg{{Index: 0, Mask: flag, Value: flag}},
 		})
+	}
+	return rules
+}
+
+// killRules make the command, process 1 of its namespace, as unkillable from
+// within as Linux has it: SIGKILL to it succeeds and does nothing. gVisor would
+// deliver it.
+func killRules() []Rule {
+	const init, sigkill = 1, 9
+	rules := []Rule{}
+	for _, call := range []struct {
+		name   string
+		signal uint // the argument with the signal
+	}{{"kill", 1}, {"tkill", 1}, {"tgkill", 2}} {
+		names := []string{call.name}
+		rules = append(rules,
+			Rule{
+				For: "signals to other processes", Names: names,
+				Args: []Arg{{Index: 0, Mask: AllBits, Value: init, Not: true}},
+			},
+			Rule{
+				For: "signals to process 1", Names: names,
+				Args: []Arg{{Index: 0, Mask: AllBits, Value: init}, {Index: call.signal, Mask: AllBits, Value: sigkill, Not: true}},
+			},
+			Rule{
+				For: "SIGKILL to process 1, which Linux ignores", Names: names, Nothing: true,
+				Args: []Arg{{Index: 0, Mask: AllBits, Value: init}, {Index: call.signal, Mask: AllBits, Value: sigkill}},
+			})
 	}
 	return rules
 }

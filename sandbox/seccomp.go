@@ -15,7 +15,7 @@ import (
 func seccomp(t policy.Table) (*specs.LinuxSeccomp, error) {
 	out := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
 	for _, r := range t.Rules {
-		if r.Errno != 0 {
+		if r.Errno != 0 || r.Nothing {
 			continue
 		}
 		args, err := seccompArgs(r.Args)

@@ -100,13 +100,20 @@ type flagText struct {
 func seccompOf(t policy.Table) seccompText {
 	text := seccompText{Default: outcome(cmp.Or(t.Default, policy.EPERM))}
 	for _, r := range t.Rules {
-		rule := ruleText{For: r.For, Action: outcome(r.Errno), Names: r.Names}
+		rule := ruleText{For: r.For, Action: outcomeOf(r), Names: r.Names}
 		for _, a := range r.Args {
 			rule.Args = append(rule.Args, argText{a.Index, fmt.Sprintf("%#x", a.Mask), fmt.Sprintf("%#x", a.Value), a.Not})
 		}
 		text.Rules = append(text.Rules, rule)
 	}
 	return text
+}
+
+func outcomeOf(r policy.Rule) string {
+	if r.Nothing {
+		return "succeed and do nothing"
+	}
+	return outcome(r.Errno)
 }
 
 func outcome(errno uint) string {

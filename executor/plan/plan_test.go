@@ -424,3 +424,20 @@ COPY --from=a / /
 		}
 	}
 }
+
+// TestAllow: what was granted may be asked for; nothing grants security.insecure.
+func TestAllow(t *testing.T) {
+	opt := Options{Allow: []string{"network.host", "security.insecure"}}
+	p, err := makePlan("FROM scratch\nRUN --network=host x\n", opt, testImages())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run := p.Target.Steps[0].Op.(*Run); run.Network != "host" {
+		t.Errorf("network %q", run.Network)
+	}
+	_, err = makePlan("FROM scratch\nRUN --security=insecure x\n", opt, testImages())
+	var known *dockerfile.Error
+	if !errors.As(err, &known) || known.Class != request.ClassEntitlement {
+		t.Errorf("insecure: %v", err)
+	}
+}

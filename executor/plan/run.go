@@ -17,7 +17,7 @@ const PipesDir = "/dev/pipes"
 
 // run is RUN.
 func (m *maker) run(d *draft, c command, i *instructions.RunCommand) error {
-	if err := granted(i); err != nil {
+	if err := m.granted(i); err != nil {
 		return err
 	}
 	cfg := &d.Image.Config
@@ -54,8 +54,11 @@ func (m *maker) run(d *draft, c command, i *instructions.RunCommand) error {
 	return m.record(d, history, true)
 }
 
-// granted refuses what asks for a privilege, none of which can be granted.
-func granted(i *instructions.RunCommand) error {
+// networkHost is the one entitlement that can be granted.
+const networkHost = "network.host"
+
+// granted refuses what asks for a privilege that was not granted.
+func (m *maker) granted(i *instructions.RunCommand) error {
 	if instructions.GetSecurity(i) == instructions.SecurityInsecure {
 		return &dockerfile.Error{
 			Class: request.ClassEntitlement,
@@ -63,11 +66,11 @@ func granted(i *instructions.RunCommand) error {
 			Hint:  "a step never gets more privileges here: leave --security=insecure out",
 		}
 	}
-	if instructions.GetNetwork(i) == instructions.NetworkHost {
+	if instructions.GetNetwork(i) == instructions.NetworkHost && !slices.Contains(m.opt.Allow, networkHost) {
 		return &dockerfile.Error{
 			Class: request.ClassEntitlement,
-			Msg:   "network.host is not allowed",
-			Hint:  "leave --network=host out: a step has the sandbox's network",
+			Msg:   networkHost + " is not allowed",
+			Hint:  "grant it with --allow " + networkHost + ", or leave --network=host out",
 		}
 	}
 	if len(instructions.GetDevices(i)) > 0 {

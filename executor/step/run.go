@@ -30,8 +30,8 @@ func doRun(ctx context.Context, op *plan.Run, tree *rootfs.Tree, env Env) (upper
 	switch {
 	case len(op.Args) == 0:
 		return "", errors.New("RUN without a command")
-	case op.Network != "" && op.Network != "default" && op.Network != "none":
-		return "", fmt.Errorf("RUN --network=%s: not allowed", op.Network)
+	case op.Network != "" && op.Network != "default" && op.Network != "none" && op.Network != "host":
+		return "", fmt.Errorf("RUN --network=%s: not supported", op.Network)
 	}
 	r := &run{op: op, tree: tree, env: env}
 	defer func() {

@@ -210,7 +210,7 @@ func TestRunExit(t *testing.T) {
 func TestRunRefused(t *testing.T) {
 	b := newBench(t)
 	for want, op := range map[string]*plan.Run{
-		"--network=host":      {Args: []string{"true"}, Network: "host"},
+		"--network=other":     {Args: []string{"true"}, Network: "other"},
 		"without a command":   {},
 		"secret token":        {Args: []string{"true"}, Mounts: []plan.Mount{{Type: "secret", ID: "token", Required: true}}},
 		"no SSH key":          {Args: []string{"true"}, Mounts: []plan.Mount{{Type: "ssh", Required: true}}},

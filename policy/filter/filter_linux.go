@@ -60,7 +60,7 @@ func compile(t policy.Table) (*seccomp.ScmpFilter, error) {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
 	for _, r := range t.Rules {
-		if r.Errno == errno {
+		if r.Errno == errno && !r.Nothing {
 			continue // libseccomp refuses a rule that repeats the default
 		}
 		if err := add(f, r); err != nil {
@@ -77,8 +77,8 @@ func failing(errno uint) seccomp.ScmpAction {
 
 func add(f *seccomp.ScmpFilter, r policy.Rule) error {
 	action := seccomp.ActAllow
-	if r.Errno != 0 {
-		action = failing(r.Errno)
+	if r.Errno != 0 || r.Nothing {
+		action = failing(r.Errno) // error 0 is success
 	}
 	conds, err := conditions(r.Args)
 	if err != nil {

@@ -75,6 +75,7 @@ func TestRunTableInForce(t *testing.T) {
 			t.Errorf("no_new_privs %d, %v", nnp, err)
 		}
 		const fchmodat2, future = 452, 999
+		const noThread = 1 << 30 // so that nothing happens where the filter fails
 		for _, c := range []struct {
 			name string
 			got  unix.Errno
@@ -99,6 +100,9 @@ func TestRunTableInForce(t *testing.T) {
 			{"a call of the future", call(future), unix.ENOSYS},
 			{"personality of another system", call(unix.SYS_PERSONALITY, 0x5), unix.ENOSYS},
 			{"personality, asked", call(unix.SYS_PERSONALITY, 0xffffffff), 0},
+			{"SIGKILL to process 1", call(unix.SYS_TGKILL, 1, noThread, uintptr(unix.SIGKILL)), 0},
+			{"another signal to process 1", call(unix.SYS_TGKILL, 1, noThread, uintptr(unix.SIGUSR1)), unix.ESRCH},
+			{"SIGKILL to another process", call(unix.SYS_TGKILL, noThread, noThread, uintptr(unix.SIGKILL)), unix.ESRCH},
 			{"getpid", call(unix.SYS_GETPID), 0},
 		} {
 			if c.got != c.want {
