@@ -30,7 +30,7 @@ type source struct {
 	targets    []string
 	args       []pair
 	labels     []pair
-	platform   string
+	platforms  []string
 }
 
 // result says what comes out.
@@ -108,8 +108,8 @@ func (b *Build) registerSource() {
 	fs.Var(pairsValue{&s.args}, "build-arg", "value of an ARG; a name alone takes that environment variable, if it is set")
 	fs.StringSliceVar(&s.targets, "target", nil, "the `stage` to build, by name (default: the last)")
 	fs.Var(pairsValue{&s.labels}, "label", "label of the image")
-	fs.StringVar(&s.platform, "platform", "", "the target `platform`, os/arch[/variant] (default: this machine's)")
-	fs.StringVar(&s.platform, "custom-platform", "", "the same as --platform `platform`")
+	fs.Var(listValue{&s.platforms}, "platform", "the target `platform`, os/arch[/variant] (default: this machine's); of several, repeated or after commas, the result is an image index")
+	fs.Var(listValue{&s.platforms}, "custom-platform", "the same as --platform `platform`")
 	group(fs, groupSource, "dockerfile", "context", "build-arg", "target", "label", "platform", "custom-platform")
 	alias(fs, "custom-platform", "customPlatform")
 }

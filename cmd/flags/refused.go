@@ -21,7 +21,6 @@ const (
 // and of its successor, that Register does not know.
 func refusedFlags() []*refused {
 	return []*refused{
-		{name: "annotation", hint: "use --label for metadata in the image's config"},
 		{name: "azure-container-registry-config", hint: "use a credential helper in config.json"},
 		{name: "bucket", short: "b", hint: "unpack the context and name its directory with --context"},
 		{name: "cache", alone: true, hint: noCache},
@@ -49,7 +48,6 @@ func refusedFlags() []*refused {
 		{name: "preserve-context", alone: true, hint: ownFiles},
 		{name: "push-ignore-immutable-tag-errors", alone: true},
 		{name: "registry-client-cert"},
-		{name: "reproducible", alone: true, hint: "--build-arg SOURCE_DATE_EPOCH=SECONDS sets the image's time"},
 		{name: "secret"},
 		{name: "single-snapshot", alone: true, hint: leaveOut},
 		{name: "skip-default-registry-fallback", alone: true},

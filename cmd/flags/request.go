@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -26,6 +24,10 @@ type From struct {
 
 // Stdin in place of a Dockerfile's path stands for standard input.
 const Stdin = "-"
+
+// sourceDateEpoch is the build argument with the image's time. As with docker
+// buildx the environment has it where no --build-arg does.
+const sourceDateEpoch = "SOURCE_DATE_EPOCH"
 
 // unset names the image of a tar that has no destination, as Kaniko does.
 const unset = "docker.io/unset-repo/unset-image-name"
@@ -46,7 +48,7 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 	}
 	// What is wrong as written comes before what is not there.
 	for _, step := range []func(*request.Build, From) error{
-		b.calls, b.push, b.arguments, b.target, b.platform, b.runOptions, b.secretsAndAgents, b.imageOptions,
+		b.calls, b.push, b.arguments, b.target, b.platforms, b.runOptions, b.secretsAndAgents, b.imageOptions,
 		b.cacheOptions, b.compatibility, b.combinations, b.registries, b.paths, b.namedContexts,
 	} {
 		if err := step(&r, from); err != nil {
@@ -123,20 +125,17 @@ func (b *Build) arguments(r *request.Build, from From) error {
 		}
 		r.Args = append(r.Args, a.KeyValue)
 	}
+	epoch := false
 	for _, a := range r.Args {
 		switch a.Key {
 		case "BUILDKIT_SANDBOX_HOSTNAME":
 			r.Run.Hostname = a.Value
-		case "SOURCE_DATE_EPOCH":
-			seconds, err := strconv.ParseInt(a.Value, 10, 64)
-			if err != nil && a.Value != "" {
-				return usagef("it is a number of seconds since 1970", "--build-arg: SOURCE_DATE_EPOCH: %q is not a time", a.Value)
-			}
-			r.Created = time.Time{}
-			if a.Value != "" {
-				r.Created = time.Unix(seconds, 0).UTC()
-			}
+		case sourceDateEpoch:
+			epoch = true
 		}
+	}
+	if v, _ := from.Env(sourceDateEpoch); v != "" && !epoch {
+		r.Args = append(r.Args, request.KeyValue{Key: sourceDateEpoch, Value: v})
 	}
 	for _, l := range b.source.labels {
 		r.Labels = append(r.Labels, l.KeyValue)
@@ -151,34 +150,6 @@ func (b *Build) target(r *request.Build, _ From) error {
 	if len(b.source.targets) == 1 {
 		r.Target = b.source.targets[0]
 	}
-	return nil
-}
-
-// platform checks the form only: what a base image offers is seen later.
-func (b *Build) platform(r *request.Build, _ From) error {
-	p := strings.ToLower(b.source.platform)
-	if p == "" {
-		return nil
-	}
-	if strings.Contains(p, ",") {
-		return usagef("build them one after the other", "--platform: several platforms: not supported yet")
-	}
-	parts := strings.Split(p, "/")
-	for _, part := range parts {
-		if part == "" || strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" || len(parts) < 2 || len(parts) > 3 {
-			return usagef("for example linux/"+runtime.GOARCH, "--platform: %q: want os/arch[/variant]", b.source.platform)
-		}
-	}
-	if parts[0] != "linux" {
-		return usagef("", "--platform: %s: only linux is supported", p)
-	}
-	switch parts[1] {
-	case "x86_64", "x86-64":
-		parts[1] = "amd64"
-	case "aarch64":
-		parts[1] = "arm64"
-	}
-	r.Platforms = []string{strings.Join(parts, "/")}
 	return nil
 }
 

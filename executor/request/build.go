@@ -37,6 +37,8 @@ type Build struct {
 	// none: the host's. Of several each gets an image, and the result is an
 	// image index.
 	Platforms []string `json:"platforms,omitempty"`
+	// Index asks for an image index; it is set where there are several platforms.
+	Index bool `json:"index,omitempty"`
 	// Annotations are those of --annotation, in order; the last wins.
 	Annotations []Annotation `json:"annotations,omitempty"`
 	// Call asks for what is known about the Dockerfile instead of an image.
@@ -72,10 +74,11 @@ type Build struct {
 	// Workspace is the directory for everything that the build makes; it is
 	// empty at start and large.
 	Workspace GuestPath `json:"workspace"`
-	// Created is the image's creation time; zero: the time of the build.
+	// Created is the image's creation time unless SOURCE_DATE_EPOCH says
+	// otherwise; zero: the time of the build.
 	Created time.Time `json:"created,omitzero"`
-	// RewriteTimestamp clamps the times of files in new layers to the image's
-	// creation time.
+	// RewriteTimestamp brings the times of files in new layers down to the
+	// image's creation time. Where that is the build's it changes nothing.
 	RewriteTimestamp bool `json:"rewriteTimestamp,omitempty"`
 }
 
