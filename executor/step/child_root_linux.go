@@ -27,7 +27,7 @@ func (c *childConfig) enterRoot() error {
 		return err
 	}
 	defer unix.Close(root)
-	for _, setUp := range []func(root int) error{mountProc, mountSys, c.mountDev, c.mountRest} {
+	for _, setUp := range []func(root int) error{mountProc, mountSys, c.showNoNetwork, c.mountDev, c.mountRest} {
 		if err := setUp(root); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 const (
 	defaultHostname = "buildkitsandbox"
 	defaultShm      = 64 << 20
+	networkNone     = "none"
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
@@ -24,6 +25,8 @@ type childConfig struct {
 	Identity identity
 	Hostname string
 	ShmSize  int64 // bytes
+	// NoNetwork: the network namespace is new and empty.
+	NoNetwork bool
 	// Mounts are made in order, after the kernel's own.
 	Mounts []childMount
 	// Files go to /dev/pipes.
@@ -46,9 +49,10 @@ func (m childMount) isDir() bool { return m.Dir || m.Source == "" }
 func newConfig(op *plan.Run, env request.Run, id identity) childConfig {
 	c := childConfig{
 		Args: op.Args, Cwd: op.Cwd, Identity: id, Files: op.Files,
-		Env:      environment(op.Env, id.Home),
-		Hostname: env.Hostname,
-		ShmSize:  env.ShmSize,
+		Env:       environment(op.Env, id.Home),
+		Hostname:  env.Hostname,
+		ShmSize:   env.ShmSize,
+		NoNetwork: op.Network == networkNone,
 	}
 	if c.Hostname == "" {
 		c.Hostname = defaultHostname

@@ -80,7 +80,7 @@ func (r *run) execute(ctx context.Context) error {
 
 func (r *run) namespaces() uintptr {
 	flags := uintptr(syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS)
-	if r.op.Network == "none" {
+	if r.op.Network == networkNone {
 		flags |= syscall.CLONE_NEWNET
 	}
 	return flags

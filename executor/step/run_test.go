@@ -364,6 +364,10 @@ func TestRunNetworkNone(t *testing.T) {
 	op := shell("grep -c : /proc/net/dev; (echo hello | nc -l -p 9999 > /dev/null &) ; sleep 0.2; nc 127.0.0.1 9999 < /dev/null")
 	op.Network = "none"
 	b.want(op, "1\nhello\n")
+
+	op = shell("ls /sys/class/net; cat /sys/class/net/lo/ifindex; wc -l </proc/net/route; touch /sys/class/x /proc/net/x 2>/dev/null || echo read-only")
+	op.Network = "none"
+	b.want(op, "lo\n1\n1\nread-only\n")
 }
 
 func TestRunHereDocuments(t *testing.T) {
