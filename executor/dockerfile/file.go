@@ -35,7 +35,9 @@ type File struct {
 	warnings []parser.Warning
 }
 
-// Parse parses a Dockerfile. Its errors are of type *Error.
+// Parse parses a Dockerfile. Its errors are of type *Error. Where instructions
+// are read but one of them is wrong the File is returned beside the error: its
+// Instructions fail in the same way, after what a linter has to say.
 func Parse(name string, data []byte) (*File, error) {
 	if len(data) > MaxSize {
 		return nil, Errorf(request.ClassParse, nil, "the Dockerfile has %d bytes, at most %d are read", len(data), MaxSize)
@@ -50,9 +52,6 @@ func Parse(name string, data []byte) (*File, error) {
 	}
 	// As in BuildKit the value of check is the text up to the first blank.
 	f.Check, _, _, _ = parser.ParseDirective("check", data)
-	if _, err := linter.ParseLintOptions(f.Check); err != nil {
-		return nil, Errorf(request.ClassParse, nil, "failed to parse check options: %w", err)
-	}
 	res, err := parser.Parse(bytes.NewReader(data))
 	if err != nil {
 		return nil, At(err, request.ClassParse, nil)
@@ -61,10 +60,8 @@ func Parse(name string, data []byte) (*File, error) {
 		return nil, Errorf(request.ClassParse, nil, "the Dockerfile has %d instructions, at most %d are read", n, maxInstructions)
 	}
 	f.ast, f.warnings, f.Escape = res.AST, res.Warnings, res.EscapeToken
-	if _, _, err := f.Instructions(Silent()); err != nil {
-		return nil, err
-	}
-	return f, nil
+	_, _, err = f.Instructions(Silent())
+	return f, err
 }
 
 // Instructions returns the stages and the ARG instructions before the first of

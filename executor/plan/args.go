@@ -1,21 +1,17 @@
 package plan
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 )
-
-// sourceDateEpoch is the argument that sets the time of the image.
-const sourceDateEpoch = "SOURCE_DATE_EPOCH"
 
 // proxyNames are arguments that reach every RUN undeclared, in either case.
 var proxyNames = [...]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"}
@@ -39,7 +35,7 @@ func proxies(args map[string]string) []string {
 
 // globals evaluates the ARG instructions before the first FROM on top of the
 // predefined arguments.
-func (m *maker) globals(stages []instructions.Stage, args []instructions.ArgCommand) error {
+func (m *maker) globals(ctx context.Context, stages []instructions.Stage, args []instructions.ArgCommand) error {
 	stage := m.opt.Target
 	if stage == "" {
 		stage = stages[len(stages)-1].Name
@@ -63,7 +59,7 @@ func (m *maker) globals(stages []instructions.Stage, args []instructions.ArgComm
 	if m.global, m.declared, err = m.globalScope(predefined, args, m.args); err != nil {
 		return err
 	}
-	return m.epoch(stages)
+	return m.epoch(ctx, stages)
 }
 
 // globalScope evaluates ARG instructions of the global scope with build
@@ -93,43 +89,6 @@ func (m *maker) globalScope(predefined *scope, cmds []instructions.ArgCommand, a
 		}
 	}
 	return env, declared, nil
-}
-
-// epoch reads SOURCE_DATE_EPOCH, a build argument or a global ARG.
-func (m *maker) epoch(stages []instructions.Stage) error {
-	if !m.opt.Created.IsZero() {
-		t := m.opt.Created.UTC()
-		m.created = &t
-	}
-	value, given := m.args[sourceDateEpoch]
-	if !given {
-		value, _ = m.global.Get(sourceDateEpoch)
-	}
-	if value == "" {
-		if given { // to give it empty is to not give it
-			delete(m.args, sourceDateEpoch)
-			m.global.Unset(sourceDateEpoch)
-		}
-		return nil
-	}
-	sec, err := strconv.ParseInt(value, 10, 64)
-	t := time.Unix(sec, 0).UTC()
-	isStage := slices.ContainsFunc(stages, func(s instructions.Stage) bool { return s.Name != "" && strings.EqualFold(s.Name, value) })
-	switch {
-	case err != nil && (value == "context" || isStage):
-		return dockerfile.Errorf(request.ClassUnsupported, nil, "%s=%s: taking the time from a source is not supported yet", sourceDateEpoch, value)
-	case err != nil || t.Year() < 0 || t.Year() > 9999: // what JSON can tell
-		return dockerfile.Errorf(request.ClassParse, nil, "invalid %s: %s", sourceDateEpoch, value)
-	}
-	m.created = &t
-	text := strconv.FormatInt(sec, 10)
-	if given {
-		m.args[sourceDateEpoch] = text
-	}
-	if _, ok := m.global.Get(sourceDateEpoch); ok {
-		m.global.Set(sourceDateEpoch, text)
-	}
-	return nil
 }
 
 // arg is ARG in a stage: the build argument, else the default, else the value

@@ -21,7 +21,7 @@ func (m *maker) copy(d *draft, c command, i *instructions.CopyCommand, lint *lin
 			if !src.done {
 				return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q", i.From, d.Name)
 			}
-			op.From = From{Kind: FromStage, Stage: src.Stage}
+			op.From = src.from()
 		}
 	}
 	for _, src := range i.SourcePaths {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/containerd/platforms"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -19,6 +20,8 @@ type draft struct {
 	baseName string         // expanded
 	base     *draft         // the earlier stage that baseName names, or nil
 	isImage  bool           // stands for an image named by --from
+	named    *NamedContext  // stands in for the base, or nil
+	replaced bool           // named stands in for the whole stage
 	flag     *ocispec.Platform
 	commands []command
 	fired    bool // triggers of the base are in commands
@@ -50,7 +53,9 @@ type argument struct {
 }
 
 // isScratch says whether the stage starts empty.
-func (d *draft) isScratch() bool { return d.baseName == "scratch" && d.base == nil }
+func (d *draft) isScratch() bool {
+	return d.baseName == EmptyImage && d.base == nil && !d.replaced
+}
 
 // reads are the stages that the commands read from, in order, with the command.
 func (d *draft) reads(yield func(*draft, command) bool) {
@@ -103,7 +108,7 @@ func (m *maker) begin(d *draft) error {
 	if err := m.budget.take(d.env.size() + 32*len(d.declared) + img.size()); err != nil {
 		return err
 	}
-	if d.isImage {
+	if d.isBare() {
 		return nil
 	}
 	if !img.Config.hasEnv("PATH") {
@@ -209,6 +214,9 @@ func (m *maker) title(d *draft, c command, name string) string {
 	stage := d.Name + " "
 	if len(m.stages) == 1 {
 		stage = ""
+	}
+	if m.opt.Several {
+		stage = platforms.FormatAll(d.platform) + crossing(d.platform, d.env) + " " + stage
 	}
 	d.shown++
 	if c.trigger != "" {

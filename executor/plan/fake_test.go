@@ -27,12 +27,13 @@ type registry struct {
 func testImages() *registry {
 	plain := `"config":{"Env":["` + testPath + `"],"Cmd":["sh"]%s}`
 	image := func(arch, config string, history ...string) string {
-		var h []string
-		for _, s := range history {
+		var h, diffs []string
+		for i, s := range history {
+			diffs = append(diffs, fmt.Sprintf(`"sha256:%064d"`, i))
 			h = append(h, fmt.Sprintf(`{"created":"1970-01-01T00:00:00Z","created_by":%q}`, s))
 		}
-		return fmt.Sprintf(`{"created":"1970-01-01T00:00:00Z","os":"linux",%s,%s,"rootfs":{"type":"layers","diff_ids":[]},"history":[%s]}`,
-			arch, config, strings.Join(h, ","))
+		return fmt.Sprintf(`{"created":"1970-01-01T00:00:00Z","os":"linux",%s,%s,"rootfs":{"type":"layers","diff_ids":[%s]},"history":[%s]}`,
+			arch, config, strings.Join(diffs, ","), strings.Join(h, ","))
 	}
 	amd64, arm64 := `"architecture":"amd64"`, `"architecture":"arm64","variant":"v8"`
 	const repo = "registry.test/conformance/"

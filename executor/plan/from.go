@@ -30,8 +30,10 @@ func (m *maker) drafts(stages []instructions.Stage) error {
 		if err := m.from(d, st); err != nil {
 			return dockerfile.At(err, request.ClassParse, st.Location)
 		}
-		for _, c := range st.Commands {
-			d.commands = append(d.commands, command{Command: c})
+		if !m.replace(d, st.Name) {
+			for _, c := range st.Commands {
+				d.commands = append(d.commands, command{Command: c})
+			}
 		}
 		m.enter(d, st.Name)
 	}
@@ -42,7 +44,7 @@ func (m *maker) drafts(stages []instructions.Stage) error {
 // the exact name; a name used twice means the later one from here on.
 func (m *maker) enter(d *draft, name string) {
 	m.stages = append(m.stages, d)
-	if b, ok := m.byName[d.baseName]; ok {
+	if b, ok := m.byName[d.baseName]; ok && !d.replaced {
 		d.base = b
 	}
 	if name != "" {
@@ -156,7 +158,7 @@ func (m *maker) source(name string, at []parser.Range) (*draft, error) {
 	if d, ok := m.byName[strings.ToLower(name)]; ok {
 		return d, nil
 	}
-	if name == "scratch" {
+	if name == EmptyImage {
 		return nil, nil
 	}
 	for _, d := range m.stages[m.written:] {

@@ -87,7 +87,7 @@ func (m *maker) circles() error {
 // the Dockerfile as written.
 func (m *maker) prepare(ctx context.Context, target *draft) ([]*draft, error) {
 	for {
-		needed := reachable(target)
+		needed := m.needed(target)
 		if err := m.resolve(ctx, needed); err != nil {
 			return nil, err
 		}
@@ -111,17 +111,32 @@ func (m *maker) prepare(ctx context.Context, target *draft) ([]*draft, error) {
 	}
 }
 
-// order puts stages into the order of evaluation.
+// order puts stages into the order of evaluation: what only stands for files
+// comes first.
 func (m *maker) order(needed map[*draft]bool) []*draft {
-	var list []*draft
-	for _, part := range [][]*draft{m.stages[m.written:], m.stages[:m.written]} {
-		for _, d := range part {
-			if needed[d] {
-				list = append(list, d)
-			}
+	var bare, list []*draft
+	for _, d := range m.stages {
+		switch {
+		case !needed[d]:
+		case d.isBare():
+			bare = append(bare, d)
+		default:
+			list = append(list, d)
 		}
 	}
-	return list
+	return append(bare, list...)
+}
+
+// needed are the stages that have to be evaluated.
+func (m *maker) needed(target *draft) map[*draft]bool {
+	if !m.opt.AllStages {
+		return reachable(target)
+	}
+	all := map[*draft]bool{}
+	for _, d := range m.stages {
+		all[d] = true
+	}
+	return all
 }
 
 // reachable are the stages that a stage stands on or reads from, itself included.

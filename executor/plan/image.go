@@ -31,17 +31,39 @@ func scratchImage(p ocispec.Platform) *Image {
 	return img
 }
 
-// decodeImage reads a base image's config. Fields that are not in Image are
-// dropped, as BuildKit does; the layers' digests and the time of creation do
+// decodeImage reads the config of a base image. Fields that are not in Image
+// are dropped, as BuildKit does; the layers' digests and the time of creation do
 // not carry over.
-func decodeImage(config []byte) (*Image, error) {
+func decodeImage(base *Resolved) (*Image, error) {
 	img := &Image{}
-	if err := json.Unmarshal(config, img); err != nil {
+	if err := json.Unmarshal(base.Config, img); err != nil {
 		return nil, fmt.Errorf("failed to parse image config: %w", err)
 	}
+	img.alignHistory(base.Ref)
 	img.Created = nil
 	img.RootFS = RootFS{Type: "layers"}
 	return img, nil
+}
+
+// alignHistory gives a base image that some tool wrote without care as many
+// entries with a layer as it has layers: what comes on top would else be taken
+// for the history of others. Entries are added and marked empty at the end, as
+// BuildKit's exporter does.
+func (i *Image) alignHistory(ref string) {
+	left := len(i.RootFS.DiffIDs)
+	for n := range i.History {
+		h := &i.History[n]
+		switch {
+		case h.EmptyLayer:
+		case left == 0:
+			h.EmptyLayer = true
+		default:
+			left--
+		}
+	}
+	for ; left > 0; left-- {
+		i.History = append(i.History, History{Created: i.Created, CreatedBy: "pulled from " + ref, Comment: "buildkit.exporter.image.v0"})
+	}
 }
 
 // clone copies a config for a stage on top of another.

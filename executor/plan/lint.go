@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"context"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,6 +25,21 @@ const checkArg = "BUILDKIT_DOCKERFILE_CHECK"
 // maxWarnings bounds what one Dockerfile can have said about it.
 const maxWarnings = 1000
 
+// Check carries out the build checks and nothing else: of all stages, or, if
+// there is a target, of those that it needs. The remarks are in the order of
+// the lines. They are returned with an error, too: that of a Dockerfile which
+// cannot be built, or of remarks under error=true. A Dockerfile that
+// dockerfile.Parse returned with an error can be checked as well.
+func Check(ctx context.Context, file *dockerfile.File, opt Options, images Resolver) ([]Warning, error) {
+	opt.AllStages = opt.Target == ""
+	m, err := newMaker(file, opt, images)
+	if err != nil {
+		return nil, err
+	}
+	_, err = m.make(ctx)
+	return m.checks.sorted(), err
+}
+
 // checks collects the remarks of BuildKit's build checks. The rules, their
 // names and texts are in BuildKit's linter; what sets them off is here, but for
 // those that its parser sees to itself.
@@ -34,18 +50,18 @@ type checks struct {
 }
 
 func newChecks(file *dockerfile.File, args map[string]string, ignore []string) (*checks, error) {
-	option := file.Check
+	option, from := file.Check, "check options"
 	if given, ok := args[checkArg]; ok {
-		option = given
+		option, from = given, checkArg
 	}
 	config, err := linter.ParseLintOptions(option)
 	if err != nil {
-		return nil, dockerfile.Errorf(request.ClassParse, nil, "failed to parse check options: %w", err)
+		return nil, dockerfile.Errorf(request.ClassParse, nil, "failed to parse %s: %w", from, err)
 	}
 	c := &checks{}
-	config.Warn = func(rule, _, url, text string, at []parser.Range) {
-		line, _ := dockerfile.Lines(at)
-		c.warn(Warning{Rule: rule, Text: text, URL: url, Line: line})
+	config.Warn = func(rule, description, url, text string, at []parser.Range) {
+		line, end := dockerfile.Lines(at)
+		c.warn(Warning{Rule: rule, Description: description, Text: text, URL: url, Line: line, EndLine: end})
 	}
 	c.lint = linter.New(config)
 	if len(ignore) > 0 {
@@ -67,10 +83,11 @@ func (c *checks) at(i instructions.Command) *linter.Linter {
 	return c.lint.WithMergedConfigFromComments(i.Comments())
 }
 
-// sorted are the remarks in the order of the lines.
+// sorted are the remarks in the order of the lines. A remark may come twice, as
+// with BuildKit: a variable that is not defined may be used twice.
 func (c *checks) sorted() []Warning {
 	slices.SortStableFunc(c.warnings, func(a, b Warning) int { return cmp.Compare(a.Line, b.Line) })
-	return slices.Compact(c.warnings)
+	return c.warnings
 }
 
 // err is the error that check=error=true makes of remarks.
@@ -193,8 +210,13 @@ func (c *checks) constantPlatform(s instructions.Stage, res shell.ProcessWordRes
 	lint.Run(&linter.RuleFromPlatformFlagConstDisallowed, s.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(res.Result))
 }
 
-// basePlatform remarks on a base image that is for another platform.
+// basePlatform remarks on a base image that is for another platform. One
+// without any layer is as good as scratch.
 func (c *checks) basePlatform(d *draft, got ocispec.Platform) {
+	hasLayer := func(h History) bool { return !h.EmptyLayer }
+	if len(d.Image.RootFS.DiffIDs) == 0 && !slices.ContainsFunc(d.Image.History, hasLayer) {
+		return
+	}
 	if d.platform.OS == got.OS && d.platform.Architecture == got.Architecture {
 		return
 	}

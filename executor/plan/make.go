@@ -27,14 +27,22 @@ type Options struct {
 	Platform v1.Platform
 	// BuildPlatform is where the steps run.
 	BuildPlatform v1.Platform
+	// Several: the plan is one of several for different platforms, and the names
+	// of its steps say for which.
+	Several bool
 	// Created is the time of the image and of its history, unless the build
 	// argument SOURCE_DATE_EPOCH says otherwise. Zero: left to the build.
 	Created time.Time
+	// Epochs finds the times of sources that SOURCE_DATE_EPOCH names; nil: none
+	// has a time.
+	Epochs Epochs
 	// Contexts are the named contexts, in order; of several with one name the
 	// last wins.
 	Contexts []NamedContext
 	// Allow are the entitlements granted: network.host.
 	Allow []string
+	// AllStages evaluates the stages that the target does not need, too.
+	AllStages bool
 	// Ignore are the patterns of the ignore file that applies. They change
 	// nothing but the remarks about sources that they exclude.
 	Ignore []string
@@ -65,6 +73,11 @@ func Make(ctx context.Context, file *dockerfile.File, opt Options, images Resolv
 	if err != nil {
 		return nil, err
 	}
+	return m.make(ctx)
+}
+
+// make makes the plan; its errors are those of Make.
+func (m *maker) make(ctx context.Context) (*Plan, error) {
 	plan, err := m.plan(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -106,6 +119,7 @@ type maker struct {
 	// stages are those of the Dockerfile in order, then images named by --from.
 	stages   []*draft
 	byName   map[string]*draft
+	contexts contexts
 	written  int // how many of stages are in the Dockerfile
 	resolved map[imageKey]*answer
 }
@@ -128,6 +142,9 @@ func newMaker(file *dockerfile.File, opt Options, images Resolver) (*maker, erro
 		m.target, m.implicit = m.build, true
 	}
 	var err error
+	if m.contexts, err = newContexts(opt.Contexts); err != nil {
+		return nil, err
+	}
 	m.checks, err = newChecks(file, m.args, opt.Ignore)
 	return m, err
 }
@@ -142,7 +159,7 @@ func (m *maker) plan(ctx context.Context) (*Plan, error) {
 	m.checks.syntax(m.file)
 	m.checks.stageNames(stages)
 	m.checks.casing(stages)
-	if err := m.globals(stages, globals); err != nil {
+	if err := m.globals(ctx, stages, globals); err != nil {
 		return nil, err
 	}
 	if err := m.drafts(stages); err != nil {
@@ -190,6 +207,7 @@ func (m *maker) finish(target *draft, needed []*draft, stages []instructions.Sta
 			markFiles(s, step)
 		}
 	}
+	layerOfNamed(target.Stage)
 	return p, nil
 }
 

@@ -61,7 +61,7 @@ func (m *maker) mounts(d *draft, c command, i *instructions.RunCommand) ([]Mount
 func sourceMount(d *draft, im *instructions.Mount, out *Mount, src *draft) error {
 	switch {
 	case src != nil:
-		out.From = From{Kind: FromStage, Stage: src.Stage}
+		out.From = src.from()
 	case im.From == "" && im.Type == instructions.MountTypeBind:
 		out.From = From{Kind: FromContext}
 	}

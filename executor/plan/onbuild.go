@@ -16,7 +16,7 @@ func (m *maker) recordTrigger(d *draft, i *instructions.OnbuildCommand) error {
 // says whether one of them reads from a stage. Triggers fire once: the config
 // of the stage does not have them any more.
 func (m *maker) fire(d *draft) (again bool, err error) {
-	if d.fired || d.isImage {
+	if d.fired || d.isBare() {
 		return false, nil
 	}
 	d.fired = true
@@ -33,7 +33,7 @@ func (m *maker) fire(d *draft) (again bool, err error) {
 	}
 	triggers := make([]command, 0, len(texts)+len(d.commands))
 	for _, text := range texts {
-		inst, err := dockerfile.Trigger(text, d.at, m.checks.lint)
+		inst, err := dockerfile.Trigger(text, d.at, dockerfile.Silent())
 		if err != nil {
 			return false, dockerfile.At(err, request.ClassParse, d.at)
 		}

@@ -204,10 +204,12 @@ func (*Workdir) op() {}
 
 // Warning is a remark about the Dockerfile.
 type Warning struct {
-	Rule string // the build check's name, or empty
-	Text string
-	URL  string
-	Line int
+	Rule        string // the build check's name, or empty
+	Description string // what the check is about, whatever it found
+	Text        string
+	URL         string
+	// Line and EndLine are the lines that it is about, from 1; 0: none.
+	Line, EndLine int
 }
 
 // Image is an OCI image config as BuildKit writes it: the OCI fields plus

@@ -47,6 +47,10 @@ func (m *maker) resolve(ctx context.Context, needed map[*draft]bool) error {
 		if !needed[d] {
 			continue
 		}
+		key, more := m.standIn(d, key)
+		if !more {
+			continue
+		}
 		keys[d] = key
 		if m.resolved[key] == nil {
 			a := &answer{}
@@ -108,12 +112,18 @@ func (m *maker) settle(d *draft, a *answer) error {
 	if a.err != nil {
 		return m.resolveError(d, a.err)
 	}
-	img, err := decodeImage(a.image.Config)
+	img, err := decodeImage(a.image)
 	if err != nil {
 		return dockerfile.Errorf(request.ClassResolve, d.at, "%s: %w", d.baseName, err)
 	}
 	d.Base.Image, d.Image = a.image, img
-	m.checks.basePlatform(d, ocispec.Platform{OS: img.OS, Architecture: img.Architecture, Variant: img.Variant, OSVersion: img.OSVersion})
+	is := ocispec.Platform{OS: img.OS, Architecture: img.Architecture, Variant: img.Variant, OSVersion: img.OSVersion}
+	switch {
+	case d.named == nil:
+		m.checks.basePlatform(d, is)
+	case d.replaced && is.OS != "" && is.Architecture != "":
+		d.platform = is
+	}
 	return nil
 }
 
@@ -122,6 +132,9 @@ func (m *maker) resolveError(d *draft, err error) error {
 	var known *dockerfile.Error
 	if errors.As(err, &known) {
 		return dockerfile.At(err, request.ClassResolve, d.at)
+	}
+	if d.named != nil {
+		return dockerfile.Errorf(request.ClassResolve, d.at, "context %s: %w", d.named.Name, err)
 	}
 	e := dockerfile.Errorf(request.ClassResolve, d.at, "%s: %w", d.baseName, err)
 	if hit := similar(d.baseName, append(m.names(), commonImages[:]...)); hit != "" {
