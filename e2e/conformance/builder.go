@@ -39,13 +39,24 @@ type outcome struct {
 	known   bool // failure has class and line, and layers and history are BuildKit's
 }
 
-// builder runs one build.
+// builder is what the cases are run with.
 type builder interface {
+	// takes are the cases that are for this builder.
+	takes(all []*testCase) []*testCase
+	// build runs one build.
 	build(ctx context.Context, c *testCase, p paths) (outcome, error)
+	// judge says what is wrong with its outcome; nothing, if nothing is.
+	judge(c *testCase, out outcome, p paths, bases string) []string
 }
 
 // ours is bin/kbuild-sandbox.
 type ours struct{ bin string }
+
+func (ours) takes(all []*testCase) []*testCase { return all }
+
+func (ours) judge(c *testCase, out outcome, p paths, bases string) []string {
+	return c.judge(out, p, bases)
+}
 
 func (o ours) build(ctx context.Context, c *testCase, p paths) (outcome, error) {
 	args, err := o.args(c, p)
@@ -183,32 +194,4 @@ func run(cmd *exec.Cmd, c *testCase, p paths) (outcome, error) {
 		return outcome{}, err
 	}
 	return outcome{exit: cmd.ProcessState.ExitCode(), hung: hung, log: buf.String()}, nil
-}
-
-// buildah is Debian's buildah: it knows no classes and no lines, and its layers
-// and history are its own, so that it serves to check the runner, not the suite.
-type buildah struct{}
-
-func (buildah) build(ctx context.Context, c *testCase, p paths) (outcome, error) {
-	store := []string{
-		"--root", filepath.Join(p.dir, "root"), "--runroot", filepath.Join(p.dir, "run"), "--storage-driver", "vfs",
-	}
-	args := append(slices.Clone(store), "bud", "--isolation", "chroot", "--layers", "--tls-verify=false", "--identity-label=false",
-		"--format", "oci", "-t", "x", "-f", filepath.Join(p.files, c.Opts.Dockerfile))
-	for k, v := range c.Opts.BuildArgs {
-		args = append(args, "--build-arg", k+"="+p.replace.Replace(v))
-	}
-	if c.Opts.Target != "" {
-		args = append(args, "--target", c.Opts.Target)
-	}
-	args = append(args, filepath.Join(p.files, "context"))
-	out, err := run(exec.CommandContext(ctx, "buildah", args...), c, p)
-	if err != nil || out.exit != 0 {
-		out.failure = &request.Failure{Message: out.log}
-		return out, err
-	}
-	log := out.log
-	out, err = run(exec.CommandContext(ctx, "buildah", append(store, "push", "-q", "--disable-compression=false", "x", "oci:"+p.layout)...), c, p)
-	out.log = log + out.log
-	return out, err
 }

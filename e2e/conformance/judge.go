@@ -48,7 +48,7 @@ func (c *testCase) base(bases string) (*flat.Image, error) {
 	if c.Want.Base == "scratch" {
 		return &flat.Image{Tree: flat.New()}, nil
 	}
-	name := strings.TrimSuffix(strings.TrimPrefix(c.Want.Base, "conformance/"), ":1")
+	name := strings.TrimSuffix(c.Want.Base, ":1")
 	return flat.Open(filepath.Join(bases, name), v1.Platform{
 		OS: c.Want.OS, Architecture: c.Want.Architecture, Variant: c.Want.Variant,
 	})

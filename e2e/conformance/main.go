@@ -1,21 +1,24 @@
-// Command conformance runs the Dockerfile conformance suite against
-// bin/kbuild-sandbox, every case in a sandbox of its own, and judges what comes
-// out by the golden answers.
+// Command conformance runs Dockerfile cases against bin/kbuild-sandbox, every
+// case in a sandbox of its own, and judges what comes out by the golden answers:
+// those of e2e/language and those of the conformance suite, where there is one.
 //
-//	conformance [-v] [-run REGEXP] [-j N]
+//	conformance [-v] [-run REGEXP] [-j N] [-buildah | -record]
 //
 // KBUILD_CONFORMANCE is the suite's directory, KBUILD_BIN that of the product's
-// binaries. KBUILD_BUILDER=buildah runs Debian's buildah instead, as a check of
-// this runner. Status 1: a case fails that allowed_failures.txt does not list,
-// a listed one passes, or something was left behind.
+// binaries. Status 1: a case fails that allowed_failures.txt does not list, a
+// listed one passes, or something was left behind.
+//
+// -buildah has Debian's buildah build the cases that say how it compares, and
+// fails where it compares otherwise. -record asks a BuildKit, whose address is
+// in BUILDKIT_HOST, and writes its answers into the cases of e2e/language.
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -29,8 +32,11 @@ import (
 
 const caseTimeout = 60 * time.Second
 
+// own is where the cases of this repository are.
+const own = "e2e/language"
+
 type settings struct {
-	suite   string
+	suite   string // the conformance suite; empty: there is none
 	allowed string
 	builder builder
 	jobs    int
@@ -54,14 +60,16 @@ func main() {
 	flag.IntVar(&s.jobs, "j", 2, "cases at a time")
 	flag.BoolVar(&verbose, "v", false, "one line for every case")
 	flag.BoolVar(&s.keep, "keep", false, "keep the cases' directories")
+	against := flag.Bool("buildah", false, "compare buildah with the cases that are marked")
+	record := flag.Bool("record", false, "write the answers of BuildKit into the cases of e2e/language")
 	flag.Parse()
-	bin := os.Getenv("KBUILD_BIN")
-	if bin == "" {
-		bin = "bin"
-	}
-	s.builder = ours{bin: filepath.Join(bin, "kbuild-sandbox")}
-	if os.Getenv("KBUILD_BUILDER") == "buildah" {
-		s.builder = buildah{}
+	switch {
+	case *against:
+		s.builder, s.suite, s.allowed = buildah{}, "", ""
+	case *record:
+		s.builder, s.suite, s.allowed = buildkit{addr: os.Getenv("BUILDKIT_HOST")}, "", ""
+	default:
+		s.builder = ours{bin: filepath.Join(cmp.Or(os.Getenv("KBUILD_BIN"), "bin"), "kbuild-sandbox")}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -75,9 +83,11 @@ func main() {
 }
 
 func runSuite(ctx context.Context, s settings, pattern string, verbose bool) (bool, error) {
-	if _, err := os.Stat(filepath.Join(s.suite, "cases")); err != nil {
-		fmt.Printf("conformance: no suite at %q (KBUILD_CONFORMANCE): nothing was run\n0 passed, 0 failed\n", s.suite)
-		return true, nil
+	suites := []string{own}
+	if _, err := os.Stat(filepath.Join(s.suite, "cases")); s.suite != "" && err == nil {
+		suites = append(suites, s.suite)
+	} else if s.suite = ""; os.Getenv("KBUILD_CONFORMANCE") == "" {
+		fmt.Println("conformance: no suite (KBUILD_CONFORMANCE): only the cases of", own)
 	}
 	if os.Getuid() != 0 {
 		return false, fmt.Errorf("the cases have files of other owners: run as root")
@@ -86,10 +96,11 @@ func runSuite(ctx context.Context, s settings, pattern string, verbose bool) (bo
 	if err != nil {
 		return false, err
 	}
-	cases, err := load(s.suite, re.MatchString)
+	cases, err := loadAll(suites, re.MatchString)
 	if err != nil {
 		return false, err
 	}
+	cases = s.builder.takes(cases)
 	allowed, err := readAllowed(s.allowed)
 	if err != nil {
 		return false, err
@@ -119,11 +130,9 @@ func start(ctx context.Context, s settings) (*runner, error) {
 		os.RemoveAll(tmp)
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "python3", filepath.Join(s.suite, "bases.py"),
-		"--busybox", "/bin/busybox", "--out", r.bases, "--push", r.registry.Host)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if err := r.pushBases(ctx); err != nil {
 		r.stop()
-		return nil, fmt.Errorf("bases.py: %w: %s", err, out)
+		return nil, err
 	}
 	return r, nil
 }
@@ -199,7 +208,7 @@ func (r *runner) runCase(ctx context.Context, c *testCase) []string {
 	if err != nil {
 		return []string{"start: " + err.Error()}
 	}
-	problems := c.judge(out, p, r.bases)
+	problems := r.builder.judge(c, out, p, r.bases)
 	for _, f := range rig.Files(p.tmp) {
 		problems = append(problems, "left behind in $TMPDIR: "+f)
 	}

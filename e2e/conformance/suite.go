@@ -10,13 +10,16 @@ import (
 	"strings"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/flat"
+	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/language"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// testCase is one file of the suite.
+// testCase is one file of a suite.
 type testCase struct {
 	Name   string // group/name
-	Number int    // in the suite's order, from 1
+	Number int    // among the cases that are run, from 1
+	Path   string // the file
+	Marks  *language.Case
 	Files  []txtar.File
 	Opts   options
 	Want   want
@@ -89,7 +92,23 @@ type wantError struct {
 	Contains   []string `json:"contains"`
 	Line       int      `json:"line"`
 	Message    string   `json:"message"` // for the reader
-	NoExitCode bool     `json:"no_exit_code"`
+	NoExitCode bool     `json:"no_exit_code,omitempty"`
+}
+
+// loadAll reads the cases of all suites.
+func loadAll(suites []string, match func(name string) bool) ([]*testCase, error) {
+	var out []*testCase
+	for _, dir := range suites {
+		cases, err := load(dir, match)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, cases...)
+	}
+	for i, c := range out {
+		c.Number = i + 1
+	}
+	return out, nil
 }
 
 // load reads the cases whose name matches.
@@ -109,7 +128,6 @@ func load(suite string, match func(name string) bool) ([]*testCase, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f, err)
 		}
-		c.Number = len(out) + 1
 		out = append(out, c)
 	}
 	return out, nil
@@ -120,8 +138,12 @@ func parse(name, file string) (*testCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &testCase{Name: name, Opts: options{Dockerfile: "Dockerfile"}}
-	for _, f := range txtar.Parse(b).Files {
+	a := txtar.Parse(b)
+	c := &testCase{Name: name, Path: file, Opts: options{Dockerfile: "Dockerfile"}}
+	if c.Marks, err = language.ReadComment(string(a.Comment)); err != nil {
+		return nil, err
+	}
+	for _, f := range a.Files {
 		switch f.Name {
 		case "opts.json":
 			err = decode(f.Data, &c.Opts)
