@@ -18,6 +18,8 @@ type From struct {
 	Dir string
 	// Context is the context where none is given; empty: there has to be one.
 	Context string
+	// CacheDir is where cache mounts are kept if nothing is said; empty: nowhere.
+	CacheDir string
 	// Env looks up an environment variable.
 	Env func(name string) (string, bool)
 }
@@ -49,7 +51,7 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 	// What is wrong as written comes before what is not there.
 	for _, step := range []func(*request.Build, From) error{
 		b.calls, b.push, b.arguments, b.target, b.platforms, b.runOptions, b.secretsAndAgents, b.imageOptions,
-		b.cacheOptions, b.compatibility, b.combinations, b.registries, b.paths, b.namedContexts,
+		b.cacheOptions, b.compatibility, b.combinations, b.registries, b.paths, b.lentFiles, b.namedContexts,
 	} {
 		if err := step(&r, from); err != nil {
 			return request.Build{}, Outputs{}, err

@@ -34,6 +34,8 @@ type PackOptions struct {
 	// ClampTo is the latest modification time that a file may have; later ones
 	// are brought down to it. nil: times stay.
 	ClampTo *time.Time
+	// Root writes an entry for the root itself. A layer of an image has none.
+	Root bool
 	// Lowers are the directories of the layers below, lowest first. Whiteouts
 	// and opaque markers that hide nothing of them are left out. Empty: all
 	// are written.

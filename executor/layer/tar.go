@@ -38,6 +38,11 @@ func writeTar(ctx context.Context, upper string, w io.Writer, opt PackOptions) (
 		blind: len(opt.Lowers) == 0,
 	}
 	root := &level{below: reversed(opt.Lowers), known: true}
+	if opt.Root {
+		if err := t.root(fd); err != nil {
+			return 0, fmt.Errorf("write layer: %w", err)
+		}
+	}
 	if err := t.contents(fd, root, 0); err != nil {
 		return t.entries, fmt.Errorf("write layer: %w", err)
 	}
@@ -75,6 +80,20 @@ type level struct {
 	path  string   // "" for the root, else ending in a slash
 	below []string // where the lowers have it; valid once known
 	known bool
+}
+
+// root writes the owner, mode and attributes of the root itself.
+func (t *tarer) root(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	h := t.header("./", &st)
+	h.Typeflag = tar.TypeDir
+	if _, err := t.attrs(h, fd); err != nil {
+		return err
+	}
+	return t.write(h)
 }
 
 // contents writes what is in an open directory.

@@ -56,6 +56,8 @@ type Build struct {
 	// Caches is the directory with the cache mounts of earlier builds, read-only
 	// in launcher mode; empty: each build starts with empty ones and keeps none.
 	Caches GuestPath `json:"caches,omitempty"`
+	// CacheSize bounds all of them together, in bytes.
+	CacheSize int64 `json:"cacheSize,omitempty"`
 
 	// Run holds what every RUN step sees beside its Dockerfile.
 	Run Run `json:"run"`

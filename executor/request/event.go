@@ -61,10 +61,12 @@ type Ask struct {
 
 // MaxSecret is the largest secret, as in BuildKit; MaxAgentMessage is the
 // largest message of the SSH agent protocol (draft-miller-ssh-agent) that any
-// agent takes. Both are in bytes.
+// agent takes. Both are in bytes. MaxAgentsAtOnce is how many messages to agents
+// may wait for their answers.
 const (
 	MaxSecret       = 500 << 10
 	MaxAgentMessage = 256 << 10
+	MaxAgentsAtOnce = 8
 )
 
 // Answer is the launcher's reply; of a registry's credential all fields empty:
@@ -87,15 +89,20 @@ const (
 	OutputTar   OutputKind = "tar"   // a docker-save tar, one stream
 	OutputBlob  OutputKind = "blob"  // blobs/sha256/<hex> of an OCI layout; Digest is set
 	OutputIndex OutputKind = "index" // index.json of an OCI layout
-	OutputCache OutputKind = "cache" // what a build changed in a cache mount; Name is set
+	// OutputCache is a layer of a cache mount, whose key is Name; Digest and Size
+	// are set, and Base is the state that the layer lies on, see cachedir.State;
+	// empty: the layer is all of the cache. Without digest and bytes it says that
+	// the state Base was used and not changed.
+	OutputCache OutputKind = "cache"
 )
 
 // Output begins a stream of chunks. One output is open at a time.
 type Output struct {
 	Kind   OutputKind `json:"kind"`
 	Digest string     `json:"digest,omitempty"` // sha256:<hex>
-	Size   int64      `json:"size,omitempty"`   // bytes to come; 0: unknown (tar, cache)
-	Name   string     `json:"name,omitempty"`   // of a cache mount: see executor/cache
+	Size   int64      `json:"size,omitempty"`   // bytes to come; 0: unknown (tar)
+	Name   string     `json:"name,omitempty"`   // cache
+	Base   string     `json:"base,omitempty"`   // cache
 }
 
 // Failure is why a build failed, in a form that can be shown and tested.
