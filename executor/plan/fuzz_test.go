@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,7 +20,8 @@ type everything struct{}
 
 func (everything) Resolve(ctx context.Context, ref string, p v1.Platform) (*Resolved, error) {
 	return &Resolved{Ref: ref, Config: []byte(`{"os":"linux","architecture":"` + p.Architecture + `","config":{"Env":["A=1","PATH=/bin"],
-		"OnBuild":["COPY --from=x a b","ENV B=$A"],"WorkingDir":"w"},"history":[{"created_by":"x"}]}`)}, nil
+		"OnBuild":["COPY --from=x a b","ENV B=$A"],"WorkingDir":"w"},
+		"rootfs":{"type":"layers","diff_ids":["sha256:` + strings.Repeat("0", 64) + `"]},"history":[{"created_by":"x"}]}`)}, nil
 }
 
 // FuzzPlan plans any bytes. A plan has to hold together; an error has to be one
