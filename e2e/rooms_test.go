@@ -69,10 +69,11 @@ func TestLaw2ArrowsBetweenRooms(t *testing.T) {
 // arrows are the rooms that each room may import, beside executor/request. A
 // trailing /* stands for all rooms below.
 var arrows = map[string][]string{
-	"cmd/kbuild-sandbox":    {"cmd/flags", "cmd/progress", "sandbox", "sandbox/gateway", "policy", "runtime/runsc"},
-	"cmd/executor":          {"cmd/flags", "cmd/progress", "executor", "executor/*", "policy", "policy/filter"},
-	"cmd/flags":             {"cmd/progress"},
+	"cmd/kbuild-sandbox":    {"cmd/flags", "cmd/progress", "cmd/secrets", "sandbox", "sandbox/gateway", "policy", "runtime/runsc"},
+	"cmd/executor":          {"cmd/flags", "cmd/progress", "cmd/secrets", "executor", "executor/*", "policy", "policy/filter"},
+	"cmd/flags":             {"cmd/progress", "cmd/secrets"},
 	"cmd/progress":          {},
+	"cmd/secrets":           {},
 	"policy":                {},
 	"policy/filter":         {"policy"},
 	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway"},
@@ -150,7 +151,8 @@ var powers = []power{
 	{"dials",
 		[]string{"net.Dial", "net.DialTimeout", "net.Dialer", "net.Listen", "net/http.Get", "net/http.Client", "net/http.DefaultClient",
 			"net/http.DefaultTransport", "net/http.Transport", "crypto/tls.Dial"},
-		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway"}},
+		// On the host: an SSH agent's Unix socket.
+		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway", "cmd/secrets/agent.go"}},
 	{"executes",
 		[]string{"os/exec.Command", "os/exec.CommandContext", "os/exec.Cmd", "os.StartProcess", system + "Exec", sysUnix + "Exec", system + "ForkExec"},
 		// On the host: the launcher starts runsc and the credential helpers.

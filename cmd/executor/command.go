@@ -38,6 +38,7 @@ type podFlags struct {
 	set     *pflag.FlagSet
 	build   *flags.Build
 	log     *flags.Log
+	from    flags.From // set by request
 	force   bool
 	workDir string
 	help    bool
@@ -64,7 +65,8 @@ func (f *podFlags) request(args []string) (request.Build, flags.Outputs, error) 
 	if err != nil {
 		return request.Build{}, flags.Outputs{}, err
 	}
-	return f.build.Request(flags.From{Args: f.set.Args(), Dir: dir, Context: podContext, Env: os.LookupEnv})
+	f.from = flags.From{Args: f.set.Args(), Dir: dir, Context: podContext, Env: os.LookupEnv}
+	return f.build.Request(f.from)
 }
 
 // parseOnly does what needs no sandbox: help, version and wrong command lines.
@@ -131,6 +133,10 @@ func command(args []string) int {
 }
 
 func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *podFlags, display *progress.Display) (request.Result, error) {
+	lent, err := f.build.Lend(f.from, display)
+	if err != nil {
+		return request.Result{}, err
+	}
 	work, cleanup, err := workspace(f.workDir)
 	if err != nil {
 		return request.Result{}, err
@@ -161,7 +167,7 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 	}
 	nodes := &nodeMaker{sock: nodesFd}
 	return executor.All(ctx, req, executor.Tools{
-		Images: images, Download: download, Sink: display,
+		Images: images, Download: download, Secret: lent.Secret, Agent: lent.Agent, Sink: display,
 		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar},
 		Nodes:  nodes.make, Posture: posture, Walls: podWalls(f.force),
 	}), nil

@@ -87,7 +87,8 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 		return nil, executor.Tools{}, err
 	}
 	return &req, executor.Tools{
-		Images: images, Download: download, Sink: ch, Outlet: ch, Walls: launcherWalls,
+		Images: images, Download: download, Secret: ch.Secret, Agent: ch.Agent,
+		Sink: ch, Outlet: ch, Walls: launcherWalls,
 	}, nil
 }
 

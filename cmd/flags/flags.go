@@ -14,7 +14,7 @@ type Build struct {
 	result  result
 	remote  remote
 	run     run
-	secrets secrets
+	lending lending
 	named   named
 	images  images
 	call    call

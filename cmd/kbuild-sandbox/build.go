@@ -12,6 +12,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/secrets"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
 )
@@ -57,7 +58,8 @@ func (a *app) buildCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.build(c.Context(), job{req, out, h, show})
+		lend := func(sink request.Sink) (*secrets.Store, error) { return b.Lend(from, sink) }
+		return a.build(c.Context(), job{req, out, lend, h, show})
 	}
 	return c
 }
@@ -72,6 +74,7 @@ func groupedUsage(c *cobra.Command) error {
 type job struct {
 	req  request.Build
 	out  flags.Outputs
+	lend func(request.Sink) (*secrets.Store, error)
 	host host
 	show progress.Options
 }
@@ -96,7 +99,11 @@ func (a *app) build(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	cfg.Answer, cfg.Sink = creds.answer, display
+	lent, err := j.lend(display)
+	if err != nil {
+		return err
+	}
+	cfg.Answer, cfg.Sink = answers(creds, lent), display
 	res, err := sandbox.Run(ctx, cfg)
 	display.Close()
 	switch {
@@ -109,6 +116,17 @@ func (a *app) build(ctx context.Context, j job) error {
 		return err
 	}
 	return a.success(j, res, time.Since(started))
+}
+
+// answers sends each ask of the executor to who has the answer.
+func answers(creds *credentials, lent *secrets.Store) func(context.Context, request.Ask) request.Answer {
+	return func(ctx context.Context, ask request.Ask) request.Answer {
+		switch ask.Scope {
+		case request.Secret, request.Agent:
+			return lent.Answer(ctx, ask)
+		}
+		return creds.answer(ctx, ask)
+	}
 }
 
 // inputs hands the paths of the request over to the sandbox, which gives them
