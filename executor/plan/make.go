@@ -106,9 +106,9 @@ type maker struct {
 	args    map[string]string
 	proxies []string
 	// global are the arguments before the first FROM, with the predefined ones;
-	// declared are the names that an ARG there brought in.
+	// declared is what an ARG there brought in.
 	global   *scope
-	declared map[string]bool
+	declared map[string]definition
 
 	build, target ocispec.Platform
 	// implicit: no platform was asked for.
