@@ -25,15 +25,9 @@ func (r *run) addMount(ctx context.Context, m plan.Mount) error {
 	case "cache":
 		return r.addCache(ctx, m)
 	case "secret":
-		if m.Required {
-			return fmt.Errorf("secret %s: not found", m.ID)
-		}
-		return nil
+		return r.addSecret(ctx, m)
 	case "ssh":
-		if m.Required {
-			return fmt.Errorf("no SSH key %q forwarded from the client", m.ID)
-		}
-		return nil
+		return r.addAgent(ctx, m)
 	}
 	return fmt.Errorf("RUN --mount=type=%s: not supported yet", m.Type)
 }
