@@ -57,6 +57,7 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 		return err
 	}
 	steps := NewSteps(tools.Sink)
+	defer steps.summary()
 	for _, dest := range req.Destinations {
 		full, err := registry.FullName(dest)
 		if err != nil {
@@ -81,14 +82,17 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 	if err := in.open(ctx, req, space, tools, steps); err != nil {
 		return err
 	}
+	in.Epochs = &epochs{in: in, space: space, tools: tools}
 	if req.Call != "" {
-		result.Called, err = call(ctx, req, in, newFromRegistry(tools.Images, st, steps))
+		result.Called, err = call(ctx, req, in, newFromRegistry(tools.Images, st, steps), steps)
 		return err
 	}
 	if err := Fetch(ctx, req, in, st, tools.Images, steps); err != nil {
 		return err
 	}
-	desc, err := Build(ctx, req, in, st, Bench{Space: space, Tools: tools}, steps)
+	mounts := newCaches(req, space, st, tools, steps)
+	desc, err := Build(ctx, req, in, st, Bench{space, tools, mounts}, steps)
+	mounts.keep(ctx, err)
 	if err != nil {
 		return err
 	}

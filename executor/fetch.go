@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -18,28 +19,20 @@ import (
 // pulls is how many layers are pulled at once; dockerd and containerd use 3.
 const pulls = 3
 
-// Fetch makes the plan and pulls what it needs into st: manifests and configs
+// Fetch makes the plans and pulls what they need into st: manifests and configs
 // of all base images, layers of those whose files are used. Of the other
 // layers the store remembers where they can be had.
 func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, images *registry.Client, steps *Steps) error {
 	from := newFromRegistry(images, st, steps)
-	p, err := makePlan(ctx, req, in, from)
+	plans, err := makePlans(ctx, req, in, from)
 	if err != nil {
 		return err
 	}
-	for _, w := range p.Warnings {
-		steps.Warn(warning(w), w.Line)
-	}
-	for _, name := range p.Ignored {
-		steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)
-	}
+	tell(req, plans, steps)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
 	begun := map[v1.Hash]bool{}
-	for _, s := range p.Stages {
-		if s.Base.Image == nil {
-			continue
-		}
+	for _, s := range onImages(plans) {
 		img := from.found[s.Base.Image.Digest]
 		for _, l := range img.Layers {
 			if err := st.Remember(l.Digest, img.Repository); err != nil {
@@ -55,16 +48,37 @@ func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store,
 	return g.Wait()
 }
 
-// warning is a remark in one line, as docker build shows it.
-func warning(w plan.Warning) string {
-	text := w.Text
-	if w.Rule != "" {
-		text = w.Rule + ": " + text
+// onImages are the stages of all plans that stand on an image.
+func onImages(plans []*plan.Plan) []*plan.Stage {
+	var list []*plan.Stage
+	for _, p := range plans {
+		for _, s := range p.Stages {
+			if s.Base.Image != nil {
+				list = append(list, s)
+			}
+		}
 	}
-	if w.URL != "" {
-		text += " (" + w.URL + ")"
+	return list
+}
+
+// tell tells the remarks of the plans, and what of the request changes nothing.
+func tell(req *request.Build, plans []*plan.Plan, steps *Steps) {
+	told := map[plan.Warning]bool{}
+	ignored := map[string]int{}
+	for _, p := range plans {
+		steps.remarks(slices.DeleteFunc(slices.Clone(p.Warnings), func(w plan.Warning) bool { return told[w] }))
+		for _, w := range p.Warnings {
+			told[w] = true
+		}
+		for _, name := range p.Ignored {
+			if ignored[name]++; ignored[name] == len(plans) {
+				steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)
+			}
+		}
 	}
-	return text
+	if req.RewriteTimestamp && slices.ContainsFunc(plans, func(p *plan.Plan) bool { return p.Created == nil }) {
+		steps.Warn("--rewrite-timestamp: there is no SOURCE_DATE_EPOCH, so the times of files stay as they are", 0)
+	}
 }
 
 func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descriptor) error {
@@ -92,7 +106,7 @@ func Check(ctx context.Context, req *request.Build, images *registry.Client, ste
 	})
 }
 
-// Push pushes the built image to every destination, in their order, and
+// Push pushes what was built to every destination, in their order, and
 // returns their full names.
 func Push(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, steps *Steps) ([]string, error) {
 	desc, err := st.Tagged(finalTag)

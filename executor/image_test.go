@@ -23,22 +23,31 @@ func TestFormat(t *testing.T) {
 	oci := &plan.Resolved{Manifest: []byte(`{}`)}
 	for _, c := range []struct {
 		asked, compression string
-		base               *plan.Resolved
+		annotations        int
+		bases              []*plan.Resolved
 		want               format
 	}{
-		{"", "", nil, formatOCI},
-		{"", "", docker, formatDocker},
-		{"", "", oci, formatOCI},
-		{"", "zstd", docker, formatOCI},
-		{"docker", "", oci, formatDocker},
-		{"oci", "", docker, formatOCI},
+		{"", "", 0, []*plan.Resolved{nil}, formatOCI},
+		{"", "", 0, []*plan.Resolved{docker}, formatDocker},
+		{"", "", 0, []*plan.Resolved{oci}, formatOCI},
+		{"", "zstd", 0, []*plan.Resolved{docker}, formatOCI},
+		{"docker", "", 0, []*plan.Resolved{oci}, formatDocker},
+		{"oci", "", 0, []*plan.Resolved{docker}, formatOCI},
+		{"", "", 0, []*plan.Resolved{docker, docker}, formatDocker},
+		{"", "", 0, []*plan.Resolved{docker, oci}, formatOCI},
+		{"", "", 1, []*plan.Resolved{docker}, formatOCI},
+		{"docker", "", 1, []*plan.Resolved{oci}, formatDocker},
 	} {
-		below := &plan.Stage{Base: plan.Base{Image: c.base}}
-		b := &build{
-			req:  &request.Build{Format: c.asked, Compression: request.Compression{Algorithm: c.compression}},
-			plan: &plan.Plan{Target: &plan.Stage{Base: plan.Base{Stage: below}}},
+		req := &request.Build{
+			Format: c.asked, Compression: request.Compression{Algorithm: c.compression},
+			Annotations: make([]request.Annotation, c.annotations),
 		}
-		if got := b.format(); got != c.want {
+		var plans []*plan.Plan
+		for _, base := range c.bases {
+			below := &plan.Stage{Base: plan.Base{Image: base}}
+			plans = append(plans, &plan.Plan{Target: &plan.Stage{Base: plan.Base{Stage: below}}})
+		}
+		if got := chooseFormat(req, plans); got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
 	}

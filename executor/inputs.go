@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
@@ -21,6 +23,11 @@ type Inputs struct {
 	Context step.Source
 	// Named are the named contexts that are trees of files.
 	Named map[string]step.Source
+	// Times are those of contexts that have one, by name, the build context's
+	// under the empty one: a commit's, or what the server says.
+	Times map[string]time.Time
+	// Epochs finds the times of sources; nil: none has one.
+	Epochs plan.Epochs
 }
 
 // open finds the inputs of a request, and fetches what has to be fetched.

@@ -117,6 +117,9 @@ func command(args []string) int {
 		return columns, rows
 	}
 	display := progress.New(os.Stderr, opt)
+	for _, text := range f.build.Warnings() {
+		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
+	}
 	result, err := buildHere(ctx, &req, out, f, display)
 	display.Close()
 	if err != nil {
@@ -126,8 +129,25 @@ func command(args []string) int {
 		_ = progress.Report(os.Stderr, *result.Failure, opt.Color)
 		return flags.ExitCode(*result.Failure)
 	}
+	if req.Call != "" {
+		return answer(result)
+	}
 	if err := out.Write(result); err != nil {
 		return complain(err)
+	}
+	return 0
+}
+
+// answer prints what was asked for instead of an image.
+func answer(result request.Result) int {
+	if result.Called == nil {
+		return complain(errors.New("there is no answer"))
+	}
+	if err := progress.Answer(os.Stdout, *result.Called); err != nil {
+		return complain(err)
+	}
+	if result.Called.Failed {
+		return 1
 	}
 	return 0
 }
@@ -157,20 +177,27 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 	if err != nil {
 		return request.Result{}, err
 	}
-	download, err := buildcontext.NewHTTP(buildcontext.HTTPConfig{UserAgent: agent, Proxy: http.ProxyFromEnvironment})
-	if err != nil {
-		return request.Result{}, err
-	}
 	posture, err := measure()
 	if err != nil {
 		return request.Result{}, err
 	}
 	nodes := &nodeMaker{sock: nodesFd}
-	return executor.All(ctx, req, executor.Tools{
-		Images: images, Download: download, Secret: lent.Secret, Agent: lent.Agent, Sink: display,
-		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar},
+	caches, err := podCaches(req)
+	if err != nil {
+		return request.Result{}, err
+	}
+	if caches != nil {
+		defer trim(caches, display)
+	}
+	tools := executor.Tools{
+		Images: images, Secret: lent.Secret, Agent: lent.Agent, Sink: display,
+		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar, caches: caches},
 		Nodes:  nodes.make, Posture: posture, Walls: podWalls(f.force),
-	}), nil
+	}
+	if err := addSources(req, buildcontext.HTTPConfig{UserAgent: agent, Proxy: http.ProxyFromEnvironment}, &tools); err != nil {
+		return request.Result{}, err
+	}
+	return executor.All(ctx, req, tools), nil
 }
 
 // workspace makes the directory that everything is built in: below dir, or a

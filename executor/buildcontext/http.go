@@ -2,12 +2,9 @@ package buildcontext
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -18,13 +15,9 @@ const (
 	// bytes.
 	maxDownload = 16 << 30
 	// stallTimeout ends a download from which nothing has come for so long.
-	stallTimeout   = 2 * time.Minute
-	dialTimeout    = 30 * time.Second
-	tlsTimeout     = 30 * time.Second
-	headerTimeout  = 2 * time.Minute
-	maxRedirects   = 10
-	maxHeaderBytes = 1 << 20
-	copyBuffer     = 256 << 10
+	stallTimeout = 2 * time.Minute
+	maxRedirects = 10
+	copyBuffer   = 256 << 10
 )
 
 // HTTPConfig is how URLs are fetched.
@@ -36,6 +29,9 @@ type HTTPConfig struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// MaxBytes bounds one body; 0: 16 GiB.
 	MaxBytes int64
+	// Secret returns a secret, ok is false if there is none of that id; nil:
+	// there are none.
+	Secret func(ctx context.Context, id string) (data []byte, ok bool, err error)
 }
 
 // HTTP fetches the URLs of ADD. It is safe for concurrent use.
@@ -48,33 +44,26 @@ type HTTP struct {
 
 // NewHTTP fails if the certificates cannot be read.
 func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
-	t := &http.Transport{
-		Proxy:                  cfg.Proxy,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout:    tlsTimeout,
-		ResponseHeaderTimeout:  headerTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		ForceAttemptHTTP2:      true,
-		IdleConnTimeout:        time.Minute,
-	}
-	if len(cfg.Roots) > 0 {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(cfg.Roots) {
-			return nil, errors.New("no CA certificate found in the given PEM")
-		}
-		t.TLSClientConfig = &tls.Config{RootCAs: pool}
+	t, err := NewTransport(cfg)
+	if err != nil {
+		return nil, err
 	}
 	h := &HTTP{agent: cfg.UserAgent, max: cfg.MaxBytes, stall: stallTimeout}
 	if h.max == 0 {
 		h.max = maxDownload
 	}
-	h.client = &http.Client{Transport: t, CheckRedirect: checkRedirect}
+	h.client = &http.Client{Transport: t, CheckRedirect: CheckRedirect}
 	return h, nil
 }
 
-func checkRedirect(req *http.Request, via []*http.Request) error {
+// CheckRedirect is the policy for redirects, as http.Client takes it: a few, to
+// web servers, and with the credential to the same host only.
+func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme && req.URL.Scheme != "https" {
+		req.Header.Del("Authorization")
 	}
 	return checkScheme(req.URL)
 }
@@ -122,9 +111,8 @@ func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		return modified, fmt.Errorf("invalid response status %d", resp.StatusCode)
 	}
-	stalled := time.AfterFunc(h.stall, func() { cancel(fmt.Errorf("nothing received for %v", h.stall)) })
-	defer stalled.Stop()
-	body := &patient{r: io.LimitReader(resp.Body, h.max+1), timer: stalled, limit: h.stall}
+	body := NewPatient(io.LimitReader(resp.Body, h.max+1), h.stall, cancel)
+	defer body.Stop()
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, body, make([]byte, copyBuffer))
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -148,19 +136,4 @@ func plain(err error) error {
 		return wrapped.Err
 	}
 	return err
-}
-
-// patient reads and pushes the timer back whenever something came.
-type patient struct {
-	r     io.Reader
-	timer *time.Timer
-	limit time.Duration
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	n, err := p.r.Read(b)
-	if n > 0 {
-		p.timer.Reset(p.limit)
-	}
-	return n, err
 }

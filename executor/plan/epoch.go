@@ -197,15 +197,12 @@ func (m *maker) epochRemote(c *instructions.AddCommand, env *scope) (*Remote, er
 	if err := checkChecksum(&add); err != nil {
 		return nil, err
 	}
-	src := add.SourcePaths[0]
-	isGit, err := classifyGit(src)
+	remote, err := newRemote(&add, add.SourcePaths[0])
 	switch {
 	case err != nil:
 		return nil, err
-	case isGit:
-		return nil, dockerfile.Errorf(request.ClassUnsupported, nil, "%s of a git repository is not supported yet: %s", sourceDateEpoch, src)
-	case isHTTP(src):
-		return &Remote{URL: src, Checksum: add.Checksum, Name: remoteName(src)}, nil
+	case remote != nil:
+		return remote, nil
 	}
 	return nil, errors.New(sourceDateEpoch + " stage source must be a single HTTP(S) or Git ADD")
 }

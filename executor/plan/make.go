@@ -41,6 +41,9 @@ type Options struct {
 	Contexts []NamedContext
 	// Allow are the entitlements granted: network.host.
 	Allow []string
+	// Network is that of a RUN which names none: none, host, or empty for the
+	// default.
+	Network string
 	// AllStages evaluates the stages that the target does not need, too.
 	AllStages bool
 	// Ignore are the patterns of the ignore file that applies. They change

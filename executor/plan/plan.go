@@ -174,7 +174,7 @@ type Remote struct {
 	// Git is set if the source is a git repository; then nothing else is.
 	Git      *Repository
 	URL      string
-	Checksum string // sha256:<hex>, or empty
+	Checksum string // algorithm:hex with sha256, sha384 or sha512, or empty
 	// Name is the file's name where the destination is a directory.
 	Name string
 }
@@ -188,6 +188,8 @@ type Repository struct {
 	KeepGitDir   bool
 	NoSubmodules bool
 	CommitTime   bool // files get the time of the commit instead of now
+	// FetchByCommit trusts Commit and does not look at where Ref is now.
+	FetchByCommit bool
 }
 
 // Workdir creates a directory and its missing parents if it is not there.

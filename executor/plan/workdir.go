@@ -19,6 +19,9 @@ func (m *maker) workdir(d *draft, c command, i *instructions.WorkdirCommand, lin
 	cfg.WorkingDir = resolvePath(cfg.WorkingDir, i.Path)
 	isRoot := cfg.WorkingDir == "/"
 	if !isRoot {
+		if d.isEmpty() && ownerByName(cfg.User) {
+			return noNames("USER " + cfg.User)
+		}
 		op := &Workdir{Path: path.Clean(cfg.WorkingDir), User: cfg.User, Time: m.created}
 		if err := m.step(d, c, op, m.shown(d, i.String())); err != nil {
 			return err

@@ -68,7 +68,7 @@ func newBench(t testing.TB) *bench {
 		must(t, os.Symlink("busybox", filepath.Join(base, "bin", n)))
 	}
 	b := &bench{t: t, space: space, tree: space.Tree(base)}
-	b.env = Env{Space: space, Output: func(stream int, data []byte) {
+	b.env = Env{Space: space, OpenCache: cachesIn(space), Output: func(stream int, data []byte) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.out[stream].Write(data)

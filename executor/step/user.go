@@ -188,6 +188,8 @@ func groupID(root int, name string, missing uint32) (uint32, error) {
 	return gid, err
 }
 
+var errNotRegular = errors.New("not a regular file")
+
 var errIDRange = errors.New("ids must be in range 0-2147483647")
 
 // parseID reads a decimal uid or gid. What is no number at all is a name:
@@ -270,14 +272,14 @@ func openRegular(root int, name string) (*os.File, error) {
 	case len(at.rest) > 0:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.ENOENT}
 	case at.leaf == "":
-		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EISDIR}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(at.fd, at.leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	fd, err := openat(at.fd, at.leaf, flags, 0)

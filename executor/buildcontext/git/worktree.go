@@ -1,0 +1,195 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxNesting is how deep directories may lie in one another; each is open while
+// it is written.
+const maxNesting = 512
+
+// worktree writes the files of a commit. Everything is created, nothing opened
+// that was there before: a name that a tree has twice, once as a link and once as
+// a directory, fails and leads nowhere.
+type worktree struct {
+	*visit
+	pack  *pack
+	time  *time.Time                                  // of all files; nil: now
+	note  func(path string, e entry, st *unix.Stat_t) // nil: nobody wants to know
+	links []module                                    // submodules that were met
+}
+
+// module is a submodule's place in a worktree.
+type module struct {
+	path   string // relative to the worktree
+	commit id
+}
+
+// tree writes the tree i to the directory dir, which is open and empty; at is
+// its path in the worktree.
+func (w *worktree) tree(ctx context.Context, i id, dir int, at string, depth int) error {
+	if depth > maxNesting {
+		return fmt.Errorf("%s: directories in more than %d directories", at, maxNesting)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	list, err := w.pack.readTree(i)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		name := path.Join(at, e.name)
+		if err := checkName(e); err != nil {
+			return err
+		}
+		if w.files++; w.files > w.limits.files {
+			return fmt.Errorf("more than %d files", w.limits.files)
+		}
+		if err := w.entry(ctx, e, dir, name, depth); err != nil {
+			return pathError(name, err)
+		}
+	}
+	return nil
+}
+
+// pathError names the path once.
+func pathError(name string, err error) error {
+	var known *os.PathError
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &os.PathError{Op: "check out", Path: name, Err: err}
+}
+
+func (w *worktree) entry(ctx context.Context, e entry, dir int, name string, depth int) error {
+	switch e.mode & modeType {
+	case modeDir:
+		return w.dir(e.name, dir, func(fd int) error { return w.tree(ctx, e.id, fd, name, depth+1) })
+	case modeRepo:
+		w.links = append(w.links, module{name, e.id})
+		return w.dir(e.name, dir, func(fd int) error { return w.tell(name, e, fd, "") })
+	case modeLink:
+		return w.link(e, dir, name)
+	case modeFile:
+		return w.file(e, dir, name)
+	}
+	return fmt.Errorf("mode %o is none of git's", e.mode)
+}
+
+// dir makes a directory and lets fill do the rest.
+func (w *worktree) dir(name string, parent int, fill func(fd int) error) error {
+	if err := unix.Mkdirat(parent, name, 0o755); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchmod(fd, 0o755); err != nil {
+		return err
+	}
+	if err := fill(fd); err != nil {
+		return err
+	}
+	return w.touch(fd, "")
+}
+
+func (w *worktree) file(e entry, dir int, name string) error {
+	at, ok := w.pack.find(e.id)
+	if !ok || w.pack.objects[at].kind != blobKind {
+		return fmt.Errorf("the server did not send blob %s", w.pack.format.hex(e.id))
+	}
+	size := w.pack.objects[at].size
+	if w.written += size; w.written > w.limits.written {
+		return fmt.Errorf("more than %d bytes of files", w.limits.written)
+	}
+	r, err := w.pack.open(at)
+	if err != nil {
+		return err
+	}
+	perm := uint32(0o644)
+	if e.mode&0o100 != 0 {
+		perm = 0o755
+	}
+	fd, err := unix.Openat(dir, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), e.name)
+	defer f.Close()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, w.buf); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, perm); err != nil {
+		return err
+	}
+	if err := w.touch(fd, ""); err != nil {
+		return err
+	}
+	if err := w.tell(name, e, fd, ""); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (w *worktree) link(e entry, dir int, name string) error {
+	target, err := w.pack.read(e.id, blobKind)
+	if err != nil {
+		return err
+	}
+	if err := unix.Symlinkat(string(target), dir, e.name); err != nil {
+		return err
+	}
+	if err := w.touch(dir, e.name); err != nil {
+		return err
+	}
+	return w.tell(name, e, dir, e.name)
+}
+
+// touch gives what fd, or name in it, is the time that all files get.
+func (w *worktree) touch(fd int, name string) error {
+	if w.time == nil {
+		return nil
+	}
+	ts, err := unix.TimeToTimespec(*w.time)
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(fd, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
+}
+
+func (w *worktree) tell(path string, e entry, fd int, name string) error {
+	if w.note == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	w.note(path, e, &st)
+	return nil
+}
+
+// checkName refuses names that no worktree may have: what is no name in a
+// directory, and what git would take for its own.
+func checkName(e entry) error {
+	lower := strings.ToLower(e.name)
+	switch {
+	case e.name == "" || e.name == "." || e.name == ".." || strings.ContainsAny(e.name, "/\x00"),
+		lower == ".git",
+		lower == ".gitmodules" && e.mode&modeType == modeLink:
+		return fmt.Errorf("invalid path %q", e.name)
+	}
+	return nil
+}
