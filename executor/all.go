@@ -1,9 +1,13 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
@@ -96,7 +100,9 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 	if err != nil {
 		return err
 	}
-	result.Digest, result.Size, result.Media = desc.Digest.String(), desc.Size, string(desc.MediaType)
+	if err := report(result, st, desc); err != nil {
+		return err
+	}
 	if err := Export(ctx, req, st, tools, steps); err != nil {
 		return err
 	}
@@ -105,4 +111,22 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 	}
 	result.Pushed, err = Push(ctx, req, st, tools.Images, steps)
 	return err
+}
+
+// report puts what was built into the result.
+func report(result *request.Result, st *store.Store, desc v1.Descriptor) error {
+	result.Digest, result.Size, result.Media = desc.Digest.String(), desc.Size, string(desc.MediaType)
+	if desc.MediaType.IsIndex() {
+		return nil
+	}
+	raw, err := st.Read(desc.Digest)
+	if err != nil {
+		return fmt.Errorf("read what was built: %w", err)
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return fmt.Errorf("read what was built: %w", err)
+	}
+	result.Config = m.Config.Digest.String()
+	return nil
 }

@@ -31,6 +31,7 @@ func Build(ctx context.Context, req *request.Build, in *Inputs, st *store.Store,
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
+	steps.expect(ahead(req, plans))
 	g, ctx := errgroup.WithContext(ctx)
 	b := &build{
 		req: req, in: in, store: st, bench: bench, steps: steps, packers: g,

@@ -6,7 +6,7 @@ import "time"
 type EventKind string
 
 const (
-	EventPlan     EventKind = "plan"     // Total steps are coming
+	EventPlan     EventKind = "plan"     // there are about Total steps, those before it included
 	EventStart    EventKind = "start"    // step Step, called Name, begins
 	EventLog      EventKind = "log"      // step Step wrote Data to Stream
 	EventDone     EventKind = "done"     // step Step ended; Error if it failed; Skipped work is not announced
