@@ -1,6 +1,7 @@
 package flags
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,6 @@ type compat struct {
 	noCache       bool
 	noCacheFilter []string
 	pull          string
-	attestations  string
 	push          bool
 	outputs       []string
 	skipCheck     bool
@@ -45,11 +45,24 @@ func (b *Build) registerCompat() {
 	fs.BoolVar(&c.skipCheck, "skip-push-permission-check", false, "do not ask before the build whether a push would be allowed")
 	group(fs, groupRemote, "skip-push-permission-check")
 	for _, name := range []string{"provenance", "sbom"} {
-		f := fs.VarPF(choiceValue{&c.attestations, []string{"false"}}, name, "", "no attestations are made: only false can be said")
-		f.Hidden = true
+		fs.VarPF(noneValue{}, name, "", noAttestation).Hidden = true
 	}
 	registerNotices(fs, &c.ignored)
 }
+
+// noneValue stands for attestations: it can only be said that none are wanted.
+type noneValue struct{}
+
+func (noneValue) String() string { return "" }
+
+func (noneValue) Set(s string) error {
+	if s != "false" {
+		return errors.New(noAttestation + ": want false")
+	}
+	return nil
+}
+
+func (noneValue) Type() string { return "false" }
 
 // pullValue has a short name in the help.
 type pullValue struct{ choiceValue }
