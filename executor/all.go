@@ -88,7 +88,7 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 	}
 	in.Epochs = &epochs{in: in, space: space, tools: tools}
 	if req.Call != "" {
-		result.Called, err = call(ctx, req, in, newFromRegistry(tools.Images, st, steps), steps)
+		result.Called, err = call(ctx, req, in, newFromRegistry(in, tools.Images, st, steps), steps)
 		return err
 	}
 	if err := Fetch(ctx, req, in, st, tools.Images, steps); err != nil {

@@ -31,7 +31,7 @@ func call(ctx context.Context, req *request.Build, in *Inputs, images plan.Resol
 	if err != nil {
 		return nil, err
 	}
-	opt.Epochs = in.Epochs
+	in.planWith(&opt)
 	var a answer
 	file, err := dockerfile.Parse(req.DockerfileName, in.Dockerfile)
 	switch {

@@ -35,6 +35,9 @@ func (e *epochs) ContextTime(_ context.Context, name string) (*time.Time, error)
 	if t, ok := e.in.Times[name]; ok {
 		return &t, nil
 	}
+	if dir, ok := e.in.unpacked[name]; ok {
+		return newestBelow(dir)
+	}
 	return nil, nil
 }
 

@@ -23,7 +23,7 @@ const pulls = 3
 // of all base images, layers of those whose files are used. Of the other
 // layers the store remembers where they can be had.
 func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, images *registry.Client, steps *Steps) error {
-	from := newFromRegistry(images, st, steps)
+	from := newFromRegistry(in, images, st, steps)
 	plans, err := makePlans(ctx, req, in, from)
 	if err != nil {
 		return err
@@ -35,10 +35,15 @@ func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store,
 	for _, s := range onImages(plans) {
 		img := from.found[s.Base.Image.Digest]
 		for _, l := range img.Layers {
-			if err := st.Remember(l.Digest, img.Repository); err != nil {
-				return err
+			if from.isElsewhere(img) {
+				if err := st.Remember(l.Digest, img.Repository); err != nil {
+					return err
+				}
+				if !s.NeedsFiles {
+					continue
+				}
 			}
-			if !s.NeedsFiles || begun[l.Digest] {
+			if begun[l.Digest] {
 				continue
 			}
 			begun[l.Digest] = true
@@ -86,7 +91,11 @@ func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descr
 		return nil
 	}
 	return r.steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
-		return r.images.Pull(ctx, img, l, r.store, func(done int64) { a.progress(done, l.Size) })
+		progress := func(done int64) { a.progress(done, l.Size) }
+		if in, ok := r.origin[img.Digest]; ok {
+			return in.Pull(ctx, l, r.store, progress)
+		}
+		return r.images.Pull(ctx, img, l, r.store, progress)
 	})
 }
 

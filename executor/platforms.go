@@ -43,7 +43,8 @@ func makePlans(ctx context.Context, req *request.Build, in *Inputs, images plan.
 		if err != nil {
 			return nil, err
 		}
-		opt.Several, opt.Epochs = req.Index, in.Epochs
+		opt.Several = req.Index
+		in.planWith(&opt)
 		p, err := plan.Make(ctx, file, opt, images)
 		if err != nil {
 			return nil, err

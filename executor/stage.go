@@ -26,7 +26,7 @@ type stage struct {
 	done chan struct{}
 	tree *rootfs.Tree
 	base []string // what tree began with
-	work []*work  // one for each step
+	work []*work  // one for each step, after one for the files of a named context
 }
 
 // run brings one stage to its end.
@@ -44,6 +44,11 @@ func (b *build) run(ctx context.Context, s *stage) error {
 			return err
 		}
 		s.tree, s.base = tree, tree.Lowers()
+	}
+	if s.Base.Named != "" && (s.NeedsFiles || s.shipped) {
+		if err := b.named(ctx, s); err != nil {
+			return err
+		}
 	}
 	for i, st := range s.Steps {
 		w := b.ledger.find(s.keys[i+1])

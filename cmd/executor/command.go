@@ -220,8 +220,11 @@ func workspace(dir string) (path string, cleanup func(), err error) {
 	return path, func() { os.RemoveAll(path) }, nil
 }
 
-// readStdin keeps a Dockerfile that comes on standard input.
+// readStdin keeps a context or a Dockerfile that comes on standard input.
 func readStdin(req *request.Build, work string, in io.Reader) error {
+	if req.Source.Tar == flags.Stdin {
+		return keepContext(req, work, in)
+	}
 	if req.Dockerfile != flags.Stdin {
 		return nil
 	}
@@ -235,6 +238,24 @@ func readStdin(req *request.Build, work string, in io.Reader) error {
 	path := filepath.Join(work, "Dockerfile")
 	req.Dockerfile = request.GuestPath(path)
 	return os.WriteFile(path, data, 0o600)
+}
+
+// keepContext keeps a context that comes on standard input until it is unpacked.
+func keepContext(req *request.Build, work string, in io.Reader) error {
+	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return errors.New("no context on standard input: it is a terminal")
+	}
+	path := filepath.Join(work, "context.tar")
+	req.Source.Tar = request.GuestPath(path)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, in); err != nil {
+		f.Close()
+		return fmt.Errorf("read the context from standard input: %w", err)
+	}
+	return f.Close()
 }
 
 func resolvConf() ([]string, error) {

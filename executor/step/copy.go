@@ -56,6 +56,10 @@ func source(ctx context.Context, from plan.From, env Env) (src Source, release f
 		dir, err := env.Space.Mkdir()
 		return Source{Root: dir}, func() error { return os.Remove(dir) }, err
 	}
+	if from.Kind == plan.FromNamed {
+		src, err := env.named(from.Name)
+		return src, nothing, err
+	}
 	tree := env.Stage(from.Stage.ID)
 	if tree == nil {
 		return src, nil, fmt.Errorf("stage %s is not there", from.Stage.Name)

@@ -61,6 +61,15 @@ type Source struct {
 	stage bool // a stage: owners and extended attributes are kept
 }
 
+// named is the named context called name.
+func (e Env) named(name string) (Source, error) {
+	src, ok := e.Named[name]
+	if !ok {
+		return src, fmt.Errorf("context %s is not there", name)
+	}
+	return src, nil
+}
+
 // Downloader fetches the URLs of an ADD.
 type Downloader interface {
 	// Download writes the body found at url to w. It returns the time of its
