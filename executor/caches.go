@@ -195,7 +195,13 @@ func (c *caches) keepOne(ctx context.Context, o *openCache) error {
 	}
 	what := request.Output{Kind: request.OutputCache, Name: string(o.key), Base: o.state.Chain()}
 	if changed {
-		return c.steps.do("keep cache mount "+o.id, func(*announced) error { return c.handOut(ctx, o, upper, what) })
+		// A warning tells what goes wrong: the step of a build that succeeds has
+		// not failed.
+		_ = c.steps.do("keep cache mount "+o.id, func(*announced) error {
+			err = c.handOut(ctx, o, upper, what)
+			return nil
+		})
+		return err
 	}
 	if what.Base == "" {
 		return nil // new and empty, or as it is in the image

@@ -175,7 +175,8 @@ func run(cmd *exec.Cmd, c *testCase, p paths) (outcome, error) {
 	}
 	var buf bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &buf, &buf
-	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp, "DOCKER_CONFIG="+p.dir)
+	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp, "DOCKER_CONFIG="+p.dir,
+		"XDG_CACHE_HOME="+filepath.Join(p.dir, "cache")) // every case starts without cache mounts
 	if len(c.Opts.SSH) > 0 {
 		socket := filepath.Join(p.dir, "agent")
 		agent, err := net.Listen("unix", socket) // a build only looks whether it is there
