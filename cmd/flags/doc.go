@@ -27,6 +27,23 @@
 //   - --image-name-with-digest-file never holds tags, also beside
 //     --image-name-tag-with-digest-file (Kaniko then writes tags into both).
 //
-// A flag of Kaniko that is not in the help is refused by name; none is taken
-// and ignored.
+//   - --snapshot-mode, --cache, --cleanup and others that say how Kaniko works,
+//     not what comes out, are taken with one warning each, which says what
+//     happens instead (see needlessFlags). --ignore-path and --ignore-var-run are
+//     among them, as pipelines have them for the sake of Kaniko's own files: what
+//     a step leaves at such a path is in the image here, and the warning says so.
+//   - --single-snapshot makes no single layer: the files are the same.
+//
+// docker's --output is another way to write the flags for results. As with
+// docker it turns off the push that it does not ask for: -o type=docker,dest=F
+// pushes nothing, unless --push is given, too. --iidfile has the digest of the
+// image's config, or of an image index, as docker buildx has it.
+//
+// --check fails (status 1) for remarks under error=true and for a Dockerfile
+// that cannot be built. docker buildx fails for any remark, unless
+// --call=check,ignorestatus=true.
+//
+// Every other flag of Kaniko's, docker's, and those of buildah's that people try
+// first is refused by name, with what to do instead (see refusedFlags). None is
+// silently ignored.
 package flags
