@@ -44,7 +44,7 @@ func Build(ctx context.Context, req *request.Build, in *Inputs, st *store.Store,
 			return v1.Descriptor{}, err
 		}
 		b.images = append(b.images, img)
-		if img.run(ctx); ctx.Err() != nil {
+		if !img.run(ctx) {
 			break
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -49,17 +50,24 @@ func (b *build) image(p *plan.Plan, i int) (*image, error) {
 	return img, nil
 }
 
-// run runs the stages; what went wrong is told by the packers' group.
-func (i *image) run(ctx context.Context) {
+// run runs the stages and says whether all came to their end; what went wrong is
+// told by the packers' group.
+func (i *image) run(ctx context.Context) bool {
 	var running sync.WaitGroup
+	var failed atomic.Bool
 	for _, s := range i.plan.Stages {
 		running.Add(1)
 		i.packers.Go(func() error {
 			defer running.Done()
-			return i.build.run(ctx, i.stages[s.ID])
+			err := i.build.run(ctx, i.stages[s.ID])
+			if err != nil {
+				failed.Store(true)
+			}
+			return err
 		})
 	}
 	running.Wait()
+	return !failed.Load()
 }
 
 // clamp is the latest time that a file of a new layer may have, or nil.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -101,6 +102,33 @@ func TestDescribe(t *testing.T) {
 		}
 		if marked := strings.Contains(f.Excerpt, ">>>"); marked != (c.line > 0) {
 			t.Errorf("%s: excerpt %q", name, f.Excerpt)
+		}
+	}
+}
+
+// TestDescribeOfSeveral holds that a failure names the platform where there are
+// several, and a program for another one always.
+func TestDescribeOfSeveral(t *testing.T) {
+	exit := &step.ExitError{Args: []string{"make"}, Code: 2}
+	foreign := &step.ExitError{Args: []string{"sh"}, Code: 126, Cause: &step.ForeignError{Program: "/bin/sh", Arch: "arm"}}
+	for _, c := range []struct {
+		name  string
+		err   error
+		index bool
+		want  string
+	}{
+		{"[linux/arm/v7 build 2/3] RUN make", exit, true, `[linux/arm/v7 build 2/3] process "make" did not`},
+		{"[build 2/3] RUN make", exit, false, `process "make" did not`},
+		{"odd", exit, true, `process "make" did not`},
+		{"[2/3] RUN <<E\nmore", foreign, false, "[2/3] RUN <<E ...: /bin/sh is a program for arm, and"},
+		{"[2/3] " + strings.Repeat("\u00e4", 200), foreign, true, "\u00e4 ...: /bin/sh is a program for arm, and"},
+	} {
+		f := Describe(&StepError{Step: &plan.Step{Op: &plan.Run{}, Name: c.name}, Err: c.err}, &request.Build{Index: c.index}, nil)
+		if i := strings.Index(f.Message, c.want); i < 0 || i > 0 && c.want[0] != "\u00e4"[0] || !utf8.ValidString(f.Message) {
+			t.Errorf("%s: %q, want %q", c.name, f.Message, c.want)
+		}
+		if cross := strings.Contains(f.Hint, "BUILDPLATFORM"); cross != (c.err == foreign) {
+			t.Errorf("%s: hint %q", c.name, f.Hint)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -45,7 +46,7 @@ func keys(p *plan.Plan) (map[*plan.Stage]stageKeys, error) {
 		if s.Base.Stage != nil {
 			base.Below = all[s.Base.Stage].end()
 		}
-		k, err := hashOf(base)
+		k, err := keyOf(s, base)
 		if err != nil {
 			return nil, err
 		}
@@ -56,7 +57,7 @@ func keys(p *plan.Plan) (map[*plan.Stage]stageKeys, error) {
 			for _, src := range sources {
 				read = append(read, all[src].end())
 			}
-			if k, err = hashOf(struct {
+			if k, err = keyOf(s, struct {
 				Below key
 				Type  string
 				Op    plan.Op
@@ -97,10 +98,15 @@ func detached(op plan.Op) (plan.Op, []*plan.Stage) {
 	return op, nil
 }
 
-func hashOf(v any) (key, error) {
+// keyOf is the key of what v describes. JSON replaces what is not UTF-8, by an
+// escape that it uses for nothing else: such a step is like no other.
+func keyOf(s *plan.Stage, v any) (key, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return key{}, fmt.Errorf("name a step: %w", err)
+	}
+	if bytes.Contains(b, []byte(`\ufffd`)) {
+		b = fmt.Appendf(b, "%p", s)
 	}
 	return sha256.Sum256(b), nil
 }
