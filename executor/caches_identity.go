@@ -54,6 +54,8 @@ func (img *image) identity(ctx context.Context, s *plan.Stage) (string, error) {
 			return "", err
 		}
 	}
+	work := img.stages[s.ID].work
+	work = work[len(work)-len(s.Steps):]
 	for i, st := range s.Steps {
 		if run, ok := st.Op.(*plan.Run); ok {
 			if err := img.identifyRun(ctx, sum, run); err != nil {
@@ -61,7 +63,7 @@ func (img *image) identity(ctx context.Context, s *plan.Stage) (string, error) {
 			}
 			continue
 		}
-		if err := identifyFiles(ctx, sum, []string{img.stages[s.ID].work[i].upper}); err != nil {
+		if err := identifyFiles(ctx, sum, []string{work[i].upper}); err != nil {
 			return "", err
 		}
 	}
