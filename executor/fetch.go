@@ -128,11 +128,20 @@ func Push(ctx context.Context, req *request.Build, st *store.Store, images *regi
 		if err != nil {
 			return pushed, err
 		}
+		kept := false
 		err = steps.do("push "+full, func(a *announced) error {
-			return images.Push(ctx, st, desc, dest, a.progress)
+			err := images.Push(ctx, st, desc, dest, a.progress)
+			if kept = req.SkipImmutable && registry.IsImmutable(err); kept {
+				return nil
+			}
+			return err
 		})
 		if err != nil {
 			return pushed, err
+		}
+		if kept {
+			steps.Warn(full+" is there already and its registry keeps it from being changed: it stays as it is", 0)
+			continue
 		}
 		pushed = append(pushed, full)
 	}

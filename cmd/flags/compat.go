@@ -22,6 +22,7 @@ type compat struct {
 	push          bool
 	outputs       []string
 	skipCheck     bool
+	skipImmutable bool
 	ignored       []notice
 }
 
@@ -43,7 +44,8 @@ func (b *Build) registerCompat() {
 	fs.Lookup("pull").NoOptDefVal = "true"
 	group(fs, groupSource, "no-cache", "no-cache-filter", "pull")
 	fs.BoolVar(&c.skipCheck, "skip-push-permission-check", false, "do not ask before the build whether a push would be allowed")
-	group(fs, groupRemote, "skip-push-permission-check")
+	fs.BoolVar(&c.skipImmutable, "push-ignore-immutable-tag-errors", false, "a tag that is there already and cannot be changed is no error")
+	group(fs, groupRemote, "skip-push-permission-check", "push-ignore-immutable-tag-errors")
 	for _, name := range []string{"provenance", "sbom"} {
 		fs.VarPF(noneValue{}, name, "", noAttestation).Hidden = true
 	}
@@ -80,7 +82,8 @@ func longNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 // compatibility takes what is the same for every build.
 func (b *Build) compatibility(r *request.Build, _ From) error {
 	c := &b.compat
-	r.NoCache, r.NoCacheFilter, r.SkipPushCheck = c.noCache, c.noCacheFilter, c.skipCheck
+	r.NoCache, r.NoCacheFilter = c.noCache, c.noCacheFilter
+	r.SkipPushCheck, r.SkipImmutable = c.skipCheck, c.skipImmutable
 	if err := b.entitlements(r); err != nil {
 		return err
 	}

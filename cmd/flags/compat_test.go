@@ -57,6 +57,7 @@ func TestDockerFlags(t *testing.T) {
 		{"--no-push --pull=newer --rm --force-rm", func(*request.Build) {}},
 		{"--push -t a", func(r *request.Build) { r.NoPush, r.Destinations = false, []string{"a"} }},
 		{"--no-push --skip-push-permission-check", func(r *request.Build) { r.SkipPushCheck = true }},
+		{"--no-push --push-ignore-immutable-tag-errors", func(r *request.Build) { r.SkipImmutable = true }},
 		{"--no-push --skip-tls-verify-pull --skip-default-registry-fallback", func(r *request.Build) {
 			r.Registry.SkipTLSPull, r.Registry.SkipFallback = true, true
 		}},

@@ -36,7 +36,6 @@ func refusedFlags() []*refused {
 		{name: "bucket", short: "b", hint: "unpack the context and name its directory with --context"},
 		{name: "credential-helpers", hint: "helpers are named in config.json: credHelpers, credsStore"},
 		{name: "dryrun", alone: true, hint: "--call outline, --call targets and --check tell about a Dockerfile without building it"},
-		{name: "push-ignore-immutable-tag-errors", alone: true},
 		{name: "registry-client-cert"},
 	}, dockerFlags()...)
 }

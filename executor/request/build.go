@@ -74,6 +74,9 @@ type Build struct {
 	Layout       bool        `json:"layout,omitempty"` // hand out an OCI image layout
 	Format       string      `json:"format,omitempty"` // docker, oci; empty: as the base
 	Compression  Compression `json:"compression"`
+	// SkipImmutable counts a push of a tag that is there already and that its
+	// registry keeps from being changed as done.
+	SkipImmutable bool `json:"skipImmutable,omitempty"`
 	// SkipPushCheck leaves out the check of push permission before the build.
 	SkipPushCheck bool `json:"skipPushCheck,omitempty"`
 
