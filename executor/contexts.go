@@ -194,7 +194,10 @@ func (f fetcher) save(ctx context.Context, rawURL, file string) (modified time.T
 		return modified, err
 	}
 	modified, err = f.tools.Download.Download(ctx, rawURL, w)
-	return modified, errors.Join(err, w.Close())
+	if err = errors.Join(err, w.Close()); err != nil || modified.IsZero() {
+		return modified, err
+	}
+	return modified, os.Chtimes(file, modified, modified)
 }
 
 // newestBelow is the time of the newest regular file below a directory; nil:
