@@ -68,6 +68,19 @@ func CheckRedirect(req *http.Request, via []*http.Request) error {
 	return checkScheme(req.URL)
 }
 
+// Shown is a URL without what may be a credential: the password, and for web
+// servers the user's name too, where tokens stand.
+func Shown(u *url.URL) string {
+	if u.User == nil {
+		return u.String()
+	}
+	plain := *u
+	if u.Scheme == "http" || u.Scheme == "https" {
+		plain.User = url.UserPassword("xxxxx", "xxxxx")
+	}
+	return plain.Redacted()
+}
+
 func checkScheme(u *url.URL) error {
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return fmt.Errorf("scheme %q: only http and https are downloaded", u.Scheme)
@@ -86,11 +99,11 @@ func (h *HTTP) Download(ctx context.Context, rawURL string, w io.Writer) (modifi
 		return modified, errors.New("download: invalid URL")
 	}
 	if err := checkScheme(u); err != nil {
-		return modified, fmt.Errorf("download %s: %w", u.Redacted(), err)
+		return modified, fmt.Errorf("download %s: %w", Shown(u), err)
 	}
 	modified, err = h.get(ctx, u, w)
 	if err != nil {
-		return modified, fmt.Errorf("download %s: %w", u.Redacted(), err)
+		return modified, fmt.Errorf("download %s: %w", Shown(u), err)
 	}
 	return modified, nil
 }

@@ -7,6 +7,8 @@ import (
 	"path"
 	"regexp"
 	"strings"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 )
 
 // scpStyle is user@host:path, as BuildKit takes it.
@@ -53,12 +55,12 @@ func remotePath(u *url.URL) string {
 	return u.Path
 }
 
-// shown is an address without its password.
+// shown is an address without what may be a credential.
 func shown(u *url.URL) string {
 	if u.Opaque != "" {
 		return u.User.Username() + "@" + u.Host + ":" + u.Opaque
 	}
-	return u.Redacted()
+	return buildcontext.Shown(u)
 }
 
 // moduleAddress resolves a submodule's address against that of the repository

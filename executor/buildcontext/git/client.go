@@ -59,6 +59,8 @@ type visit struct {
 	files   int
 	written int64
 	modules int
+	time    *time.Time        // of all files; nil: now
+	hosts   map[string][]byte // SSH host keys, by host and port
 }
 
 // Checkout implements executor.Git.
@@ -76,58 +78,99 @@ func (c *Client) Checkout(ctx context.Context, r buildcontext.Repository, dir st
 		return out, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(root)
-	found, err := v.fetch(ctx, u, r)
+	src, err := v.open(ctx, u, r, 0)
 	if err != nil {
-		return out, fmt.Errorf("failed to fetch remote %s: %w", shown(u), err)
+		return out, err
 	}
-	defer func() { err = errors.Join(err, found.pack.close()) }()
-	out = buildcontext.Checkout{Commit: found.pack.format.hex(found.commit), Time: found.time}
-	if err := v.write(ctx, found, root); err != nil {
+	defer func() { err = errors.Join(err, src.pack.close()) }()
+	out = buildcontext.Checkout{Commit: src.pack.format.hex(src.commit), Time: src.time}
+	if r.CommitTime {
+		v.time = &out.Time
+	}
+	if err := v.write(ctx, src, root); err != nil {
 		return out, fmt.Errorf("failed to checkout remote %s: %w", shown(u), err)
 	}
 	return out, nil
 }
 
 // write puts what is wanted of a repository into the directory dir.
-func (v *visit) write(ctx context.Context, f *found, dir int) error {
-	w := &worktree{visit: v, pack: f.pack}
-	if v.repo.CommitTime {
-		w.time = &f.time
-	}
-	tree, err := v.subtree(f)
+func (v *visit) write(ctx context.Context, src *source, dir int) (err error) {
+	subdir := strings.Trim(path.Clean("/"+v.repo.Subdir), "/")
+	p, err := v.locate(ctx, src, subdir)
 	if err != nil {
 		return err
 	}
-	if err := w.tree(ctx, tree, dir, "", 0); err != nil {
+	defer func() { err = errors.Join(err, p.close()) }()
+	w := &worktree{visit: v, src: p.src}
+	if v.repo.KeepGitDir && subdir == "" {
+		if w.keep, err = newKeeper(v, dir); err != nil {
+			return err
+		}
+		defer unix.Close(w.keep.fd)
+	}
+	if err := w.write(ctx, p.tree, dir, p.path); err != nil {
 		return err
 	}
-	return w.touch(dir, "")
+	return v.touch(dir, "")
 }
 
-// subtree finds the directory that is wanted.
-func (v *visit) subtree(f *found) (id, error) {
-	at := f.tree
-	subdir := strings.Trim(path.Clean("/"+v.repo.Subdir), "/")
-	if subdir == "" {
-		return at, nil
+// place is a directory of a repository: the one that was asked for, or one of
+// its submodules, which is to be closed then.
+type place struct {
+	src    *source
+	tree   id
+	path   string // in src
+	opened []*source
+}
+
+func (p *place) close() (err error) {
+	for _, s := range p.opened {
+		err = errors.Join(err, s.pack.close())
 	}
+	return err
+}
+
+// locate finds the directory subdir, also where that is in a submodule.
+func (v *visit) locate(ctx context.Context, src *source, subdir string) (p *place, err error) {
+	p = &place{src: src, tree: src.tree}
+	if subdir == "" {
+		return p, nil
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("invalid subdir %s: %w", subdir, err), p.close())
+		}
+	}()
 	done := ""
 	for name := range strings.SplitSeq(subdir, "/") {
 		done = path.Join(done, name)
-		list, err := f.pack.readTree(at)
+		list, err := p.src.pack.readTree(p.tree)
 		if err != nil {
-			return at, err
+			return p, err
 		}
 		e, ok := lookup(list, name)
 		if !ok {
-			return at, fmt.Errorf("invalid subdir %s: %s: %w", subdir, done, os.ErrNotExist)
+			return p, &os.PathError{Op: "lstat", Path: done, Err: os.ErrNotExist}
 		}
-		if e.mode&modeType != modeDir {
-			return at, fmt.Errorf("git subpath %q contains non-directory %q", subdir, done)
+		p.path = path.Join(p.path, name)
+		switch {
+		case e.mode&modeType == modeDir:
+			p.tree = e.id
+		case e.mode&modeType == modeRepo && !v.repo.NoSubmodules:
+			sub, _, err := v.openModule(ctx, p.src, p.path, e.id)
+			if err != nil {
+				return p, err
+			}
+			if sub == nil {
+				return p, fmt.Errorf("submodule %s is not to be fetched", done)
+			}
+			p.opened = append(p.opened, sub)
+			p.src, p.tree, p.path = sub, sub.tree, ""
+		default:
+			return p, fmt.Errorf("git subpath %q contains non-directory %q", subdir, done)
 		}
-		at = e.id
 	}
-	return at, nil
+	return p, nil
 }
 
 func lookup(list []entry, name string) (entry, bool) {
@@ -179,10 +222,12 @@ func (v *visit) authorization(u *url.URL) string {
 	return ""
 }
 
-func (v *visit) connect(_ context.Context, u *url.URL) (conn, error) {
+func (v *visit) connect(ctx context.Context, u *url.URL) (conn, error) {
 	switch u.Scheme {
-	case "http", "https":
-		return &httpConn{client: v.Client, base: u, auth: v.authorization}, nil
+	case "ssh":
+		return v.connectSSH(ctx, u)
+	case "git":
+		return v.connectDaemon(ctx, u)
 	}
-	return nil, fmt.Errorf("scheme %s is not supported", u.Scheme)
+	return &httpConn{client: v.Client, base: u, auth: v.authorization}, nil
 }

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,5 +77,50 @@ func TestCheckoutIsWhatGitChecksOut(t *testing.T) {
 				t.Errorf("time %v", out.Time)
 			}
 		})
+	}
+}
+
+// TestEveryTransport fetches a branch, a tag and a commit that no ref names, by
+// every way and both versions of the protocol.
+func TestEveryTransport(t *testing.T) {
+	root := t.TempDir()
+	r := sample(t, root)
+	r.git("checkout", "-q", "--detach", "light")
+	r.write("only", "here\n")
+	old := r.commit("a commit of the past")
+	r.commit("and one after it")
+	r.git("branch", "past")
+	r.git("checkout", "-q", "main")
+
+	web, old0 := serve(t, root), serveOld(t, root)
+	sshAddr, ask := sshServer(t, root, true)
+	sshOld, askOld := sshServer(t, root, false)
+	daemon := gitDaemon(t, root)
+	for _, tc := range []struct {
+		name, url string
+		ask       func(context.Context, []byte) ([]byte, error)
+	}{
+		{"http", web.URL + "/r.git", nil},
+		{"http version 0", old0.URL + "/r.git", nil},
+		{"ssh", "ssh://me@" + sshAddr + r.dir, ask},
+		{"ssh version 0", "ssh://" + sshOld + r.dir, askOld},
+		{"git daemon", "git://" + daemon + "/r.git", nil},
+	} {
+		for _, ref := range []string{"", "heavy", "refs/pull/1/head", old} {
+			t.Run(tc.name+" "+ref, func(t *testing.T) {
+				c := newClient(t, Config{Agent: tc.ask})
+				dir, out := checkout(t, c, buildcontext.Repository{URL: tc.url, Ref: ref})
+				name := ref
+				if ref == "" {
+					name = "main"
+				}
+				if want := r.git("rev-parse", name+"^{commit}"); out.Commit != want {
+					t.Errorf("commit %s, want %s", out.Commit, want)
+				}
+				if want := r.git("ls-tree", "-r", "--name-only", out.Commit); want != strings.Join(files(t, dir), "\n") {
+					t.Errorf("files %v, want %s", files(t, dir), want)
+				}
+			})
+		}
 	}
 }

@@ -78,15 +78,15 @@ func (in *intake) derive(base int32, deltas []int32, out *appender) error {
 	return nil
 }
 
-// source is the whole of a base: in memory, or in a file.
-type source struct {
+// content is the whole of a base: in memory, or in a file.
+type content struct {
 	mem  []byte
 	file *os.File
 	at   int64
 	size int64
 }
 
-func (s source) copyTo(w io.Writer, from, n int64) error {
+func (s content) copyTo(w io.Writer, from, n int64) error {
 	if s.file == nil {
 		_, err := w.Write(s.mem[from : from+n])
 		return err
@@ -95,9 +95,9 @@ func (s source) copyTo(w io.Writer, from, n int64) error {
 	return err
 }
 
-func (in *intake) base(at int32, out *appender) (source, error) {
+func (in *intake) base(at int32, out *appender) (content, error) {
 	o := &in.objects[at]
-	s := source{size: o.size}
+	s := content{size: o.size}
 	r, err := in.open(at)
 	if err != nil {
 		return s, err
@@ -122,7 +122,7 @@ func (in *intake) base(at int32, out *appender) (source, error) {
 }
 
 // apply makes an object of its base (gitformat-pack, "Deltified representation").
-func (in *intake) apply(base, delta int32, src source, out *appender) error {
+func (in *intake) apply(base, delta int32, src content, out *appender) error {
 	o := &in.objects[delta]
 	r, err := in.open(delta)
 	if err != nil {
@@ -168,7 +168,7 @@ func (in *intake) apply(base, delta int32, src source, out *appender) error {
 }
 
 // instruct carries out one instruction: copy from the base, or insert.
-func instruct(op byte, d *bufio.Reader, src source, w *target) error {
+func instruct(op byte, d *bufio.Reader, src content, w *target) error {
 	if op == 0 {
 		return errors.New("instruction 0")
 	}

@@ -25,12 +25,13 @@ type found struct {
 
 // want is what is to be fetched.
 type want struct {
-	name string // full name of a ref; empty: tip alone counts
+	name string // full name of a ref; empty: none
 	tip  id
+	hash bool // tip was asked for by its hash
 }
 
 // fetch brings what r names here.
-func (v *visit) fetch(ctx context.Context, u *url.URL, r buildcontext.Repository) (*found, error) {
+func (v *visit) fetch(ctx context.Context, u *url.URL, r buildcontext.Repository) (f *found, err error) {
 	if err := checkWish(r); err != nil {
 		return nil, err
 	}
@@ -38,19 +39,15 @@ func (v *visit) fetch(ctx context.Context, u *url.URL, r buildcontext.Repository
 	if err != nil {
 		return nil, err
 	}
-	defer func() { rem.conn.close() }()
+	defer func() { err = aside(err, rem.conn.close()) }()
 	w, err := choose(ctx, rem, r)
 	if err != nil {
 		return nil, err
 	}
-	f, err := v.shallow(ctx, rem, w)
-	if refused(err) && w.name == "" {
+	f, err = v.shallow(ctx, rem, w)
+	if refused(err) && w.hash {
 		// The server gives commits only with the branches and tags that have them.
-		rem.conn.close()
-		if rem, err = v.talk(ctx, u); err != nil {
-			return nil, err
-		}
-		f, err = v.everything(ctx, rem, w)
+		f, err = v.everything(ctx, u, w)
 	}
 	if err != nil {
 		return nil, err
@@ -61,6 +58,14 @@ func (v *visit) fetch(ctx context.Context, u *url.URL, r buildcontext.Repository
 	return f, nil
 }
 
+// aside adds what a server said beside the protocol to an error.
+func aside(err error, text string) error {
+	if err == nil || text == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, text)
+}
+
 func (v *visit) talk(ctx context.Context, u *url.URL) (*remote, error) {
 	c, err := v.connect(ctx, u)
 	if err != nil {
@@ -68,7 +73,7 @@ func (v *visit) talk(ctx context.Context, u *url.URL) (*remote, error) {
 	}
 	r, err := greet(ctx, c, v.cfg.HTTP.UserAgent)
 	if err != nil {
-		return nil, errors.Join(err, c.close())
+		return nil, aside(err, c.close())
 	}
 	return r, nil
 }
@@ -93,7 +98,11 @@ func checkWish(r buildcontext.Repository) error {
 func choose(ctx context.Context, rem *remote, r buildcontext.Repository) (w want, err error) {
 	if isCommitHash(r.Ref) {
 		w.tip, err = rem.format.parse(r.Ref)
+		w.hash = true
 		return w, err
+	}
+	if r.FetchByCommit {
+		return byCommit(rem, r)
 	}
 	name := r.Ref
 	if name == "" {
@@ -135,6 +144,24 @@ func choose(ctx context.Context, rem *remote, r buildcontext.Repository) (w want
 	return w, fmt.Errorf("repository does not contain ref %s", name)
 }
 
+// byCommit trusts the checksum. The ref is a name for it here; a short one is a
+// branch.
+func byCommit(rem *remote, r buildcontext.Repository) (w want, err error) {
+	switch {
+	case r.Commit == "":
+		return w, errors.New("fetch-by-commit requires a checksum or a commit SHA ref")
+	case !isCommitHash(r.Commit):
+		return w, fmt.Errorf("fetch-by-commit requires a full commit SHA checksum, got %q", r.Commit)
+	case r.Ref != "" && !strings.HasPrefix(r.Ref, "refs/"):
+		w.name = "refs/heads/" + r.Ref
+	default:
+		w.name = r.Ref
+	}
+	w.hash = true
+	w.tip, err = rem.format.parse(r.Commit)
+	return w, err
+}
+
 // shallow fetches without history.
 func (v *visit) shallow(ctx context.Context, rem *remote, w want) (*found, error) {
 	if !rem.takes(w.tip) {
@@ -144,7 +171,12 @@ func (v *visit) shallow(ctx context.Context, rem *remote, w want) (*found, error
 }
 
 // everything fetches all branches and tags with their history.
-func (v *visit) everything(ctx context.Context, rem *remote, w want) (*found, error) {
+func (v *visit) everything(ctx context.Context, u *url.URL, w want) (f *found, err error) {
+	rem, err := v.talk(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = aside(err, rem.conn.close()) }()
 	if err := rem.list(ctx, "refs/heads/", "refs/tags/"); err != nil {
 		return nil, err
 	}

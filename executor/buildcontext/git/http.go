@@ -100,12 +100,12 @@ func checkStatus(resp *http.Response) error {
 	}
 }
 
-func (h *httpConn) close() error {
+func (h *httpConn) close() string {
 	for _, c := range h.closers {
 		c()
 	}
 	h.closers = nil
-	return nil
+	return ""
 }
 
 // bodyReader says why a read was given up.

@@ -22,7 +22,8 @@ type conn interface {
 	greet(ctx context.Context) (*lines, error)
 	// ask sends a request and returns the answer.
 	ask(ctx context.Context, request []byte) (*lines, error)
-	close() error
+	// close ends it and returns what the server said beside the protocol.
+	close() string
 }
 
 // remote is a repository on a server, in a conversation by version 2 of git's

@@ -2,11 +2,14 @@ package git
 
 import (
 	"bytes"
+	"net"
+	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,4 +163,59 @@ func tree(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// files lists the files below dir as git ls-tree does.
+func files(t *testing.T, dir string) (list []string) {
+	for name, what := range tree(t, dir) {
+		if what[0] != 'd' {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// serveOld serves by version 0 of the protocol, whatever is asked for.
+func serveOld(t *testing.T, root string) *httptest.Server {
+	s := serve(t, root)
+	inner := s.Config.Handler
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Git-Protocol")
+		inner.ServeHTTP(w, r)
+	})
+	return s
+}
+
+// gitDaemon serves by git's own protocol and returns the address.
+func gitDaemon(t *testing.T, root string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				cmd := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+root)
+				cmd.Env = gitEnv()
+				cmd.Stdin, cmd.Stdout = c, c
+				cmd.Run()
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// gitTry runs the real git, which may fail, and returns what it printed.
+func gitTry(t *testing.T, args ...string) (string, bool) {
+	cmd := exec.Command("git", args...)
+	cmd.Env = gitEnv()
+	out, err := cmd.Output()
+	return string(out), err == nil
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,20 +21,23 @@ const maxNesting = 512
 // a directory, fails and leads nowhere.
 type worktree struct {
 	*visit
-	pack  *pack
-	time  *time.Time                                  // of all files; nil: now
-	note  func(path string, e entry, st *unix.Stat_t) // nil: nobody wants to know
-	links []module                                    // submodules that were met
+	src  *source
+	keep *keeper // nil: without .git
 }
 
-// module is a submodule's place in a worktree.
-type module struct {
-	path   string // relative to the worktree
-	commit id
+// write writes the tree i to the directory dir, which is open and empty; at is
+// its path in the repository.
+func (w *worktree) write(ctx context.Context, i id, dir int, at string) error {
+	if err := w.tree(ctx, i, dir, at, 0); err != nil {
+		return err
+	}
+	if w.keep == nil {
+		return nil
+	}
+	return w.keep.write(w.src.found, w.src.url)
 }
 
-// tree writes the tree i to the directory dir, which is open and empty; at is
-// its path in the worktree.
+// tree writes the tree i, depth directories below the one that was wanted.
 func (w *worktree) tree(ctx context.Context, i id, dir int, at string, depth int) error {
 	if depth > maxNesting {
 		return fmt.Errorf("%s: directories in more than %d directories", at, maxNesting)
@@ -43,7 +45,7 @@ func (w *worktree) tree(ctx context.Context, i id, dir int, at string, depth int
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	list, err := w.pack.readTree(i)
+	list, err := w.src.pack.readTree(i)
 	if err != nil {
 		return err
 	}
@@ -76,8 +78,7 @@ func (w *worktree) entry(ctx context.Context, e entry, dir int, name string, dep
 	case modeDir:
 		return w.dir(e.name, dir, func(fd int) error { return w.tree(ctx, e.id, fd, name, depth+1) })
 	case modeRepo:
-		w.links = append(w.links, module{name, e.id})
-		return w.dir(e.name, dir, func(fd int) error { return w.tell(name, e, fd, "") })
+		return w.dir(e.name, dir, func(fd int) error { return w.module(ctx, e, fd, name) })
 	case modeLink:
 		return w.link(e, dir, name)
 	case modeFile:
@@ -91,7 +92,7 @@ func (w *worktree) dir(name string, parent int, fill func(fd int) error) error {
 	if err := unix.Mkdirat(parent, name, 0o755); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openDir(parent, name)
 	if err != nil {
 		return err
 	}
@@ -106,15 +107,15 @@ func (w *worktree) dir(name string, parent int, fill func(fd int) error) error {
 }
 
 func (w *worktree) file(e entry, dir int, name string) error {
-	at, ok := w.pack.find(e.id)
-	if !ok || w.pack.objects[at].kind != blobKind {
-		return fmt.Errorf("the server did not send blob %s", w.pack.format.hex(e.id))
+	at, ok := w.src.pack.find(e.id)
+	if !ok || w.src.pack.objects[at].kind != blobKind {
+		return fmt.Errorf("the server did not send blob %s", w.src.pack.format.hex(e.id))
 	}
-	size := w.pack.objects[at].size
+	size := w.src.pack.objects[at].size
 	if w.written += size; w.written > w.limits.written {
 		return fmt.Errorf("more than %d bytes of files", w.limits.written)
 	}
-	r, err := w.pack.open(at)
+	r, err := w.src.pack.open(at)
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (w *worktree) file(e entry, dir int, name string) error {
 }
 
 func (w *worktree) link(e entry, dir int, name string) error {
-	target, err := w.pack.read(e.id, blobKind)
+	target, err := w.src.pack.read(e.id, blobKind)
 	if err != nil {
 		return err
 	}
@@ -157,27 +158,36 @@ func (w *worktree) link(e entry, dir int, name string) error {
 	return w.tell(name, e, dir, e.name)
 }
 
+// openDir opens a directory that was made here. Links are not followed: with
+// O_NOFOLLOW alone gVisor does.
+func openDir(parent int, name string) (int, error) {
+	return unix.Openat2(parent, name, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+}
+
 // touch gives what fd, or name in it, is the time that all files get.
-func (w *worktree) touch(fd int, name string) error {
-	if w.time == nil {
+func (v *visit) touch(fd int, name string) error {
+	if v.time == nil {
 		return nil
 	}
-	ts, err := unix.TimeToTimespec(*w.time)
+	ts, err := unix.TimeToTimespec(*v.time)
 	if err != nil {
 		return err
 	}
 	return unix.UtimesNanoAt(fd, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 }
 
+// tell notes a file for the index.
 func (w *worktree) tell(path string, e entry, fd int, name string) error {
-	if w.note == nil {
+	if w.keep == nil {
 		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
-	w.note(path, e, &st)
+	w.keep.entries = append(w.keep.entries, indexed{path, e.mode, e.id, st})
 	return nil
 }
 
