@@ -40,7 +40,7 @@ func ask(t *testing.T, text string, req request.Build) (*request.Called, []reque
 func TestAnswersFit(t *testing.T) {
 	var wire bytes.Buffer
 	w := request.NewWriter(&wire)
-	for _, size := range []int{10, 200_000, 400_000, 2_000_000} {
+	for _, size := range []int{10, 200_000, 400_000, 700_000, 2_000_000} {
 		text := "FROM scratch AS a\n" + strings.Repeat("# "+strings.Repeat("x", 97)+"\n", size/100)
 		for _, c := range []request.Call{request.CallCheck, request.CallOutline, request.CallTargets} {
 			called, _, err := ask(t, text, request.Build{Call: c, CallJSON: true})
