@@ -95,6 +95,9 @@ func (b buildkit) args(c *testCase, p paths) ([]string, error) {
 var (
 	marked   = regexp.MustCompile(`(?m)^ +(\d+) \| >>>`)
 	exitCode = regexp.MustCompile(`exit code: (\d+)`)
+	// what a message says of the machine that it was recorded on
+	snapshots = regexp.MustCompile(`/\S*/snapshots/\d+`)
+	reference = regexp.MustCompile(`of ref \S+: `)
 )
 
 // readFailure finds the message and the line in what buildctl printed.
@@ -103,6 +106,7 @@ func readFailure(log string) *request.Failure {
 	if i := strings.LastIndex(log, "failed to solve: "); i >= 0 {
 		f.Message = strings.TrimSpace(log[i+len("failed to solve: "):])
 	}
+	f.Message = reference.ReplaceAllString(snapshots.ReplaceAllString(f.Message, ""), "of ref: ")
 	if m := marked.FindStringSubmatch(log); m != nil {
 		f.Line, _ = strconv.Atoi(m[1])
 	}
@@ -124,7 +128,7 @@ func (c *testCase) record(out outcome, p paths, bases string) error {
 			w.Error = c.Want.Error
 		}
 		w.Error.Line, w.Error.Message = out.failure.Line, p.back.Replace(out.failure.Message)
-		if code := out.failure.ExitCode; code != 0 {
+		if code := out.failure.ExitCode; code != 0 && !w.Error.NoExitCode {
 			w.ExitCode = &code
 		}
 		return c.rewrite(w)
