@@ -87,15 +87,16 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 		return err
 	}
 	in.Epochs = &epochs{in: in, space: space, tools: tools}
+	from := newFromRegistry(in, tools.Images, st, steps)
 	if req.Call != "" {
-		result.Called, err = call(ctx, req, in, newFromRegistry(in, tools.Images, st, steps), steps)
+		result.Called, err = call(ctx, req, in, from, steps)
 		return err
 	}
-	if err := Fetch(ctx, req, in, st, tools.Images, steps); err != nil {
+	if err := Fetch(ctx, req, in, from); err != nil {
 		return err
 	}
 	mounts := newCaches(req, space, st, tools, steps)
-	desc, err := Build(ctx, req, in, st, Bench{space, tools, mounts}, steps)
+	desc, err := Build(ctx, req, in, st, Bench{space, tools, mounts, steps})
 	mounts.keep(ctx, err)
 	if err != nil {
 		return err

@@ -14,27 +14,28 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// Bench is where Build works: the workspace, and the ways out for what steps
-// need.
+// Bench is where Build works: the workspace, the ways out for what steps need,
+// and who is told of them.
 type Bench struct {
 	Space *rootfs.Space
 	Tools
 	caches *caches
+	Steps  *Steps
 }
 
 // Build runs the steps of every plan and puts the image, or the index of
 // images, into st. Of one plan, stages without an edge between them run at
 // once; plans come one after the other, so that several platforms need no more
 // memory than one. Layers are packed while later steps run.
-func Build(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, bench Bench, steps *Steps) (v1.Descriptor, error) {
+func Build(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, bench Bench) (v1.Descriptor, error) {
 	plans, err := makePlans(ctx, req, in, fromStore{st})
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	steps.expect(ahead(req, plans))
+	bench.Steps.expect(ahead(req, plans))
 	g, ctx := errgroup.WithContext(ctx)
 	b := &build{
-		req: req, in: in, store: st, bench: bench, steps: steps, packers: g,
+		req: req, in: in, store: st, bench: bench, steps: bench.Steps, packers: g,
 		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
 		format:  chooseFormat(req, plans),
 	}

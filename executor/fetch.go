@@ -19,16 +19,15 @@ import (
 // pulls is how many layers are pulled at once; dockerd and containerd use 3.
 const pulls = 3
 
-// Fetch makes the plans and pulls what they need into st: manifests and configs
-// of all base images, layers of those whose files are used. Of the other
-// layers the store remembers where they can be had.
-func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, images *registry.Client, steps *Steps) error {
-	from := newFromRegistry(in, images, st, steps)
+// Fetch makes the plans and pulls what they need into from's store: manifests
+// and configs of all base images, layers of those whose files are used. Of the
+// other layers the store remembers where they can be had.
+func Fetch(ctx context.Context, req *request.Build, in *Inputs, from *fromRegistry) error {
 	plans, err := makePlans(ctx, req, in, from)
 	if err != nil {
 		return err
 	}
-	tell(req, plans, steps)
+	tell(req, plans, from.steps)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
 	begun := map[v1.Hash]bool{}
@@ -36,7 +35,7 @@ func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store,
 		img := from.found[s.Base.Image.Digest]
 		for _, l := range img.Layers {
 			if from.isElsewhere(img) {
-				if err := st.Remember(l.Digest, img.Repository); err != nil {
+				if err := from.store.Remember(l.Digest, img.Repository); err != nil {
 					return err
 				}
 				if !s.NeedsFiles {

@@ -6,8 +6,7 @@ import (
 )
 
 // ahead is about how many pieces of work Build, Export and Push announce: layers
-// that are unpacked, steps, what is handed out. Of steps that platforms share
-// each is counted.
+// that are unpacked, steps, what is handed out.
 func ahead(req *request.Build, plans []*plan.Plan) int {
 	n := 0
 	unpacked := map[string]bool{}
@@ -24,11 +23,7 @@ func ahead(req *request.Build, plans []*plan.Plan) int {
 			}
 		}
 	}
-	for _, p := range plans {
-		for _, s := range p.Stages {
-			n += len(s.Steps)
-		}
-	}
+	n += len(allSteps(plans))
 	for _, wanted := range []bool{req.Layout, req.Tar} {
 		if wanted {
 			n++
@@ -38,6 +33,24 @@ func ahead(req *request.Build, plans []*plan.Plan) int {
 		n += len(req.Destinations)
 	}
 	return n
+}
+
+// allSteps are the keys of the steps of all plans: what platforms share is there
+// once.
+func allSteps(plans []*plan.Plan) map[key]bool {
+	all := map[key]bool{}
+	for _, p := range plans {
+		chains, err := keys(p)
+		if err != nil {
+			continue // Build reports it
+		}
+		for _, chain := range chains {
+			for _, k := range chain[1:] {
+				all[k] = true
+			}
+		}
+	}
+	return all
 }
 
 // expect tells how many pieces of work there will be: those announced so far

@@ -93,13 +93,12 @@ func (m *maker) epochOf(ctx context.Context, value string, stages []instructions
 	if value == "context" {
 		return m.contextTime(ctx, "")
 	}
-	for _, c := range slices.Backward(m.opt.Contexts) {
-		if c.Name == value && c.Image != "" {
-			return nil, nil
-		}
-		if c.Name == value {
-			return m.contextTime(ctx, c.Name)
-		}
+	switch c := m.contexts.find(value, m.target); {
+	case c == nil:
+	case c.Image != "":
+		return nil, nil
+	default:
+		return m.contextTime(ctx, c.Name)
 	}
 	for _, s := range stages {
 		if s.Name == "" || !strings.EqualFold(s.Name, value) {
