@@ -18,24 +18,19 @@
 //   - --build-arg NAME takes the value from the environment; a variable that
 //     is not set passes nothing, as docker has it (Kaniko passes an empty
 //     string, which hides the default of ARG).
-//
 //   - With a CONTEXT argument (docker's form) the default Dockerfile is looked
 //     for in the context first, then in the current directory; with --context
 //     (Kaniko's form) it is the other way round. A --dockerfile that is given
 //     is relative to the current directory, then to the context.
-//
 //   - The files with digests and names are written when the build has
 //     succeeded; Kaniko writes them before it pushes.
-//
 //   - --image-name-with-digest-file never holds tags, also beside
 //     --image-name-tag-with-digest-file (Kaniko then writes tags into both).
-//
 //   - --snapshot-mode, --cache, --cleanup and others that say how Kaniko works,
 //     not what comes out, are taken with one warning each, which says what
 //     happens instead (see needlessFlags). --ignore-path and --ignore-var-run are
 //     among them, as pipelines have them for the sake of Kaniko's own files: what
 //     a step leaves at such a path is in the image here, and the warning says so.
-//
 //   - --single-snapshot makes no single layer: the files are the same.
 //
 // docker's --output is another way to write the flags for results. As with
