@@ -3,26 +3,36 @@ package secrets
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 )
 
 // maxKey bounds a file with a private key, in bytes, as in BuildKit.
 const maxKey = 100 << 10
 
-// newKeyring is an agent in this process that has the keys of files.
+// Flags of a request for a signature: which one is wanted of an RSA key
+// (RFC 8332; draft-miller-ssh-agent, section 5.3).
+const (
+	rsaSHA256 = 2
+	rsaSHA512 = 4
+)
+
+// keyring is an agent in this process.
+type keyring []ssh.Signer
+
+// newKeyring is an agent that has the keys of files.
 func newKeyring(files []string) (exchange, error) {
-	ring := agent.NewKeyring()
+	var ring keyring
 	for _, file := range files {
 		data, err := readFile(file, maxKey)
 		if err != nil {
 			return nil, err
 		}
-		key, err := ssh.ParseRawPrivateKey(data)
+		signer, err := ssh.ParsePrivateKey(data)
 		clear(data)
 		var locked *ssh.PassphraseMissingError
 		switch {
@@ -31,22 +41,62 @@ func newKeyring(files []string) (exchange, error) {
 		case err != nil:
 			return nil, fmt.Errorf("%s: not a private key", file) // the error may quote it
 		}
-		if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
-			return nil, fmt.Errorf("%s: a key that cannot be used", file)
-		}
+		ring = append(ring, signer)
 	}
-	return func(_ context.Context, message []byte) ([]byte, error) { return serve(ring, message) }, nil
+	return ring.answer, nil
 }
 
-// serve has ring answer one message.
-func serve(ring agent.Agent, message []byte) ([]byte, error) {
-	var out bytes.Buffer
-	err := agent.ServeAgent(ring, struct {
-		io.Reader
-		io.Writer
-	}{bytes.NewReader(framed(message)), &out})
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+// answer answers a message that is permitted.
+func (r keyring) answer(_ context.Context, message []byte) ([]byte, error) {
+	if message[0] == requestIdentities {
+		return r.list(), nil
 	}
-	return readMessage(&out)
+	blob, rest, _ := cutString(message[1:])
+	data, rest, ok := cutString(rest)
+	if !ok || len(rest) != 4 {
+		return failure(), nil
+	}
+	for _, signer := range r {
+		if bytes.Equal(signer.PublicKey().Marshal(), blob) {
+			return sign(signer, data, binary.BigEndian.Uint32(rest)), nil
+		}
+	}
+	return failure(), nil
+}
+
+// list is the answer to a request for the keys: each with a comment, here empty.
+func (r keyring) list() []byte {
+	out := binary.BigEndian.AppendUint32([]byte{identitiesAnswer}, uint32(len(r)))
+	for _, signer := range r {
+		out = appendString(out, signer.PublicKey().Marshal())
+		out = appendString(out, nil)
+	}
+	return out
+}
+
+// sign signs as an agent does; flags are for RSA keys only.
+func sign(signer ssh.Signer, data []byte, flags uint32) []byte {
+	algorithm := signer.PublicKey().Type()
+	if algorithm == ssh.KeyAlgoRSA {
+		switch {
+		case flags&rsaSHA512 != 0:
+			algorithm = ssh.KeyAlgoRSASHA512
+		case flags&rsaSHA256 != 0:
+			algorithm = ssh.KeyAlgoRSASHA256
+		}
+	}
+	with, ok := signer.(ssh.AlgorithmSigner)
+	if !ok {
+		return failure()
+	}
+	signature, err := with.SignWithAlgorithm(rand.Reader, data, algorithm)
+	if err != nil {
+		return failure()
+	}
+	return appendString([]byte{signResponse}, ssh.Marshal(signature))
+}
+
+// appendString appends s as cutString takes it off.
+func appendString(out, s []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(out, uint32(len(s))), s...)
 }
