@@ -63,7 +63,7 @@ func (b buildkit) args(c *testCase, p paths) ([]string, error) {
 		args = append(args, "--opt", "build-arg:"+k+"="+p.replace.Replace(opts.BuildArgs[k]))
 	}
 	for _, k := range slices.Sorted(maps.Keys(opts.Labels)) {
-		opt("label:"+k, opts.Labels[k])
+		args = append(args, "--opt", "label:"+k+"="+opts.Labels[k])
 	}
 	for _, k := range slices.Sorted(maps.Keys(opts.Secrets)) {
 		f := filepath.Join(p.dir, "secret-"+k)
