@@ -10,7 +10,11 @@
 // nothing, dials nothing and prints nothing; it tells what happens through a
 // request.Sink.
 //
-// Build makes its plan anew from the store instead of taking Fetch's, so that
+// Of several platforms each has a plan of its own. Their steps are done one
+// platform after the other, those that they have in common once, and an image
+// index names the images.
+//
+// Build makes its plans anew from the store instead of taking Fetch's, so that
 // the two can run in sandboxes of their own: what Fetch resolved stands in the
 // store's index under the reference and the platform.
 package executor

@@ -39,7 +39,11 @@ func newFromRegistry(in *Inputs, images *registry.Client, st *store.Store, steps
 func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (*plan.Resolved, error) {
 	var img *registry.Image
 	in, local := r.layouts[ref]
-	err := r.steps.do("resolve "+ref, func(*announced) error {
+	what := "resolve " + ref
+	if p.String() != here().String() {
+		what += " for " + p.String()
+	}
+	err := r.steps.do(what, func(*announced) error {
 		var err error
 		if local {
 			img, err = in.Resolve(in.ref, p)
