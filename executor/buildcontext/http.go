@@ -37,7 +37,7 @@ type HTTPConfig struct {
 // HTTP fetches the URLs of ADD. It is safe for concurrent use.
 type HTTP struct {
 	client *http.Client
-	agent  string
+	cfg    HTTPConfig
 	max    int64
 	stall  time.Duration
 }
@@ -48,7 +48,7 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &HTTP{agent: cfg.UserAgent, max: cfg.MaxBytes, stall: stallTimeout}
+	h := &HTTP{cfg: cfg, max: cfg.MaxBytes, stall: stallTimeout}
 	if h.max == 0 {
 		h.max = maxDownload
 	}
@@ -115,7 +115,14 @@ func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.
 	if err != nil {
 		return modified, err
 	}
-	req.Header.Set("User-Agent", h.agent)
+	req.Header.Set("User-Agent", h.cfg.UserAgent)
+	header, err := h.cfg.authorization(ctx, u)
+	if err != nil {
+		return modified, err
+	}
+	if header != "" {
+		req.Header.Set("Authorization", header)
+	}
 	resp, err := h.client.Do(req)
 	if err != nil {
 		return modified, plain(err)

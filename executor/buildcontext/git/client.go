@@ -185,32 +185,30 @@ func lookup(list []entry, name string) (entry, bool) {
 // findHeader makes the header that the user's secrets stand for. The one for a
 // host goes before the one for all, a header before a token.
 func (v *visit) findHeader(ctx context.Context) error {
-	if v.cfg.HTTP.Secret == nil || v.remote.Scheme != "http" && v.remote.Scheme != "https" {
+	if v.remote.Scheme != "http" && v.remote.Scheme != "https" {
 		return nil
 	}
 	const header, token = "GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"
 	for _, name := range []string{header + "." + v.remote.Host, token + "." + v.remote.Host, header, token} {
-		data, ok, err := v.cfg.HTTP.Secret(ctx, name)
+		value, ok, err := v.cfg.HTTP.HeaderSecret(ctx, name)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			continue
 		}
-		v.header = string(data)
+		v.header = value
 		if strings.HasPrefix(name, token) {
-			v.header = "basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+v.header))
-		}
-		if strings.ContainsAny(v.header, "\r\n\x00") {
-			return fmt.Errorf("secret %s has a line feed: it is no header", name)
+			v.header = "basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+value))
 		}
 		return nil
 	}
 	return nil
 }
 
-// authorization is the header for a URL. It goes to the repository that was
-// asked for and, as with BuildKit, to all of github.com if that is there.
+// authorization is the header for a repository: the one that was asked for, and
+// submodules below it. As with BuildKit, all of github.com gets it if that is
+// there.
 func (v *visit) authorization(u *url.URL) string {
 	if u.Scheme != v.remote.Scheme || u.Host != v.remote.Host {
 		return ""
@@ -229,5 +227,5 @@ func (v *visit) connect(ctx context.Context, u *url.URL) (conn, error) {
 	case "git":
 		return v.connectDaemon(ctx, u)
 	}
-	return &httpConn{client: v.Client, base: u, auth: v.authorization}, nil
+	return &httpConn{client: v.Client, base: u, home: u, header: v.authorization(u)}, nil
 }

@@ -71,7 +71,11 @@ func (in *intake) derive(base int32, deltas []int32, out *appender) error {
 		return err
 	}
 	for _, d := range deltas {
-		if err := in.apply(base, d, b, out); err != nil {
+		err := in.apply(base, d, b, out)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errors.New("cut off")
+		}
+		if err != nil {
 			return fmt.Errorf("delta at %d: %w", in.objects[d].offset, err)
 		}
 	}
@@ -84,6 +88,7 @@ type content struct {
 	file *os.File
 	at   int64
 	size int64
+	buf  []byte // to copy through
 }
 
 func (s content) copyTo(w io.Writer, from, n int64) error {
@@ -91,7 +96,7 @@ func (s content) copyTo(w io.Writer, from, n int64) error {
 		_, err := w.Write(s.mem[from : from+n])
 		return err
 	}
-	_, err := io.Copy(w, io.NewSectionReader(s.file, s.at+from, n))
+	_, err := io.CopyBuffer(w, io.NewSectionReader(s.file, s.at+from, n), s.buf)
 	return err
 }
 
@@ -117,7 +122,7 @@ func (in *intake) base(at int32, out *appender) (content, error) {
 		}
 		o.whole = start
 	}
-	s.file, s.at = in.whole, o.whole
+	s.file, s.at, s.buf = in.whole, o.whole, make([]byte, 64<<10)
 	return s, nil
 }
 

@@ -17,7 +17,8 @@ import (
 type httpConn struct {
 	client  *Client
 	base    *url.URL
-	auth    func(*url.URL) string // the Authorization header for a URL; empty: none
+	home    *url.URL // base, before the server led elsewhere
+	header  string   // Authorization, for home's host; empty: none
 	closers []func()
 }
 
@@ -70,8 +71,8 @@ func (h *httpConn) do(ctx context.Context, method string, u *url.URL, body []byt
 		req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 		req.Header.Set("Accept", "application/x-git-upload-pack-result")
 	}
-	if header := h.auth(u); header != "" {
-		req.Header.Set("Authorization", header)
+	if h.header != "" && u.Host == h.home.Host && (u.Scheme == h.home.Scheme || u.Scheme == "https") {
+		req.Header.Set("Authorization", h.header)
 	}
 	resp, err := h.client.http.Do(req)
 	if err != nil {

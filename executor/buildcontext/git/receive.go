@@ -18,6 +18,7 @@ type limits struct {
 	inflated int64 // bytes of all objects of a pack, whole
 	files    int   // in one checkout
 	written  int64 // bytes of files in one checkout
+	nesting  int   // of directories; each is open while it is written
 	modules  int   // submodules in one checkout
 	depth    int   // of submodules in one another
 }
@@ -25,7 +26,7 @@ type limits struct {
 // defaultLimits let the largest public repositories pass.
 var defaultLimits = limits{
 	objects: 4 << 20, received: 16 << 30, inflated: 256 << 30,
-	files: 4 << 20, written: 64 << 30, modules: 1000, depth: 20,
+	files: 4 << 20, written: 64 << 30, nesting: 512, modules: 1000, depth: 20,
 }
 
 // tap reads a pack byte by byte, as inflating it asks for, and keeps what was

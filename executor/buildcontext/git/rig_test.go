@@ -2,6 +2,7 @@ package git
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -218,4 +219,9 @@ func gitTry(t *testing.T, args ...string) (string, bool) {
 	cmd.Env = gitEnv()
 	out, err := cmd.Output()
 	return string(out), err == nil
+}
+
+func contextWithCause(t *testing.T, cause error) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	return ctx, func() { cancel(cause) }
 }

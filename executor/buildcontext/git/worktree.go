@@ -12,10 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxNesting is how deep directories may lie in one another; each is open while
-// it is written.
-const maxNesting = 512
-
 // worktree writes the files of a commit. Everything is created, nothing opened
 // that was there before: a name that a tree has twice, once as a link and once as
 // a directory, fails and leads nowhere.
@@ -39,8 +35,8 @@ func (w *worktree) write(ctx context.Context, i id, dir int, at string) error {
 
 // tree writes the tree i, depth directories below the one that was wanted.
 func (w *worktree) tree(ctx context.Context, i id, dir int, at string, depth int) error {
-	if depth > maxNesting {
-		return fmt.Errorf("%s: directories in more than %d directories", at, maxNesting)
+	if depth > w.limits.nesting {
+		return fmt.Errorf("%s: directories in more than %d directories", at, w.limits.nesting)
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
