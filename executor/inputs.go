@@ -141,6 +141,9 @@ func ownIgnore(root string) string {
 // openContext opens a context with its ignore file; empty: there is none.
 func openContext(root, ignore string) (step.Source, []string, error) {
 	files, err := buildcontext.Open(root, ignore)
+	if err != nil && ignore != "" {
+		err = dockerfile.Errorf(request.ClassParse, nil, "%w", err) // patterns are the user's
+	}
 	if err != nil {
 		return step.Source{}, nil, err
 	}

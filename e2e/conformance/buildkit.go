@@ -80,7 +80,7 @@ func (b buildkit) args(c *testCase, p paths) ([]string, error) {
 		} else {
 			v = "docker-image://" + strings.TrimPrefix(v, "image:")
 		}
-		opt("context:"+k, v)
+		opt("context:"+p.replace.Replace(k), v)
 	}
 	output := "type=oci,tar=false,dest=" + p.layout
 	if opts.SourceDateEpoch != nil {
