@@ -118,36 +118,48 @@ func (c *caches) begin(ctx context.Context, name string, want step.Cache) (dir s
 }
 
 // take unpacks what an earlier build left. What cannot be used is told, and the
-// cache starts anew; the error is ctx's.
+// cache starts anew; but where only the room for it is missing, it is left alone.
 func (c *caches) take(ctx context.Context, o *openCache) (lowers []string, err error) {
 	if c.dir == nil {
 		return nil, nil
 	}
 	snap, err := c.dir.Take(o.key)
-	if err == nil {
+	if err == nil && len(snap.Files) > 0 {
 		defer snap.Close()
 		o.state = snap.State
-		for i, f := range snap.Files {
-			var dir string
-			if dir, err = c.unpack(ctx, f, snap.Layers[i], lowers); dir != "" {
-				lowers = append(lowers, dir)
-			}
-			if err != nil {
-				break
-			}
-		}
+		err = c.steps.do("unpack cache mount "+o.id, func(*announced) (err error) {
+			lowers, err = c.unpackAll(ctx, snap)
+			return err
+		})
 	}
-	if err == nil || ctx.Err() != nil {
-		return lowers, ctx.Err()
+	switch {
+	case err == nil:
+		return lowers, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, unix.ENOSPC):
+		return nil, err
 	}
 	o.state = cachedir.State{}
 	c.steps.Warn(fmt.Sprintf("cache mount %s: what was kept of it cannot be used, it starts anew: %v", o.id, err), 0)
-	for _, dir := range lowers {
-		if err := os.RemoveAll(dir); err != nil {
+	return nil, nil
+}
+
+// unpackAll makes a lower directory of each layer, or none at all.
+func (c *caches) unpackAll(ctx context.Context, snap *cachedir.Snapshot) (lowers []string, err error) {
+	for i, f := range snap.Files {
+		dir, err := c.unpack(ctx, f, snap.Layers[i], lowers)
+		if dir != "" {
+			lowers = append(lowers, dir)
+		}
+		if err != nil {
+			for _, dir := range lowers {
+				err = errors.Join(err, os.RemoveAll(dir))
+			}
 			return nil, err
 		}
 	}
-	return nil, nil
+	return lowers, nil
 }
 
 // unpack makes a lower directory of one layer. Nobody sees it before the digest

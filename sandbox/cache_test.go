@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cachedir"
 )
 
@@ -136,6 +138,25 @@ func TestHostileCaches(t *testing.T) {
 	j := newJob(t, "cache keep")
 	if _, _, err := run(t, j, nil); err == nil || !strings.Contains(err.Error(), `"cache" was not asked for`) {
 		t.Errorf("without a cache directory: %v", err)
+	}
+}
+
+// TestCachesOnFullDisk: the build goes on without.
+func TestCachesOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=257m,mode=0700"); err != nil {
+		t.Skip("cannot mount:", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if err := os.WriteFile(filepath.Join(dir, "f"), make([]byte, 1<<19), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	texts, err := withCaches(t, dir, "cache keep")
+	if all := strings.Join(texts, "\n"); err != nil || !strings.Contains(all, "a cache mount is not kept: ") || !strings.Contains(all, "no space left on device") {
+		t.Errorf("%v, %q", err, all)
+	}
+	if left := cacheFiles(t, filepath.Join(dir, "mounts")); len(left) != 2 {
+		t.Errorf("%q", left) // the small one is there
 	}
 }
 

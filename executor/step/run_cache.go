@@ -121,7 +121,8 @@ func (r *run) named(m plan.Mount, copy int) Cache {
 
 // cacheStart makes what a cache starts as.
 func (r *run) cacheStart(ctx context.Context, m plan.Mount, c Cache) (dir string, undo func() error, err error) {
-	if c.Owner == "" && c.From.Kind != plan.FromScratch {
+	starts := c.From.Kind == plan.FromStage || c.From.Kind == plan.FromNamed
+	if c.Owner == "" && starts {
 		return r.cacheFrom(ctx, m)
 	}
 	if c.Source != "/" {
