@@ -100,10 +100,10 @@ func from(src request.Source) string {
 	return " from " + shown(src.URL)
 }
 
-// shown is a URL without a password.
+// shown is a URL without what may be a credential.
 func shown(text string) string {
 	if u, err := url.Parse(text); err == nil && u.User != nil {
-		return u.Redacted()
+		return buildcontext.Shown(u)
 	}
 	return text
 }

@@ -263,7 +263,7 @@ func TestInputErrors(t *testing.T) {
 		{"404", src(request.Source{URL: o.web + "/none"}), "load build context from " + o.web + "/none: ", request.ClassResolve},
 		{"404 of a Dockerfile", request.Build{Source: request.Source{Tar: archive}, DockerfileURL: o.web + "/none"}, "load Dockerfile from " + o.web + "/none: ", request.ClassResolve},
 		{"large Dockerfile", request.Build{Source: request.Source{Tar: archive}, DockerfileURL: o.web + "/large"}, "more than 8388608 bytes are too many", request.ClassResolve},
-		{"no repository", src(request.Source{URL: "https://u:secret@example.com/none.git"}), "load build context from https://u:xxxxx@example.com/none.git: repository not found", request.ClassResolve},
+		{"no repository", src(request.Source{URL: "https://u:secret@example.com/none.git"}), "load build context from https://xxxxx:xxxxx@example.com/none.git: repository not found", request.ClassResolve},
 		{"wrong query", src(request.Source{URL: "https://example.com/x.git?what=x"}), `unexpected query "what"`, request.ClassResolve},
 		{"no scheme that is known", src(request.Source{URL: "ftp://example.com/x"}), "not supported", request.ClassUnsupported},
 		{"named: 404", request.Build{Source: request.Source{Tar: archive}, Contexts: []request.NamedContext{{Name: "a", Source: request.Source{URL: o.web + "/none"}}}}, "context a: ", request.ClassResolve},

@@ -1,9 +1,14 @@
 // Package executor turns a request into an image: Fetch, Build and Push, each
 // a plain function from store to store.
 //
+//	Inputs contexts that are fetched or unpacked, and the Dockerfile in them
 //	Fetch  Dockerfile -> plan -> base images pulled into the store
 //	Build  store and context -> steps -> layers -> image in the store
 //	Push   image in the store -> destinations
+//
+// Contexts come first. A directory of the caller's is used where it is; anything
+// else is unpacked into the workspace as root's, links in it are followed below
+// it only, and the Dockerfile and the ignore file are looked for in there.
 //
 // It decides the order of work, and nothing else: what a Dockerfile means is
 // plan's, how a step is done is step's, how a layer looks is layer's. It mounts

@@ -210,11 +210,18 @@ func (b *Build) gitOptions(g *request.Git) error {
 	return nil
 }
 
-// shown is a URL without a password.
+// shown is a context as given without what may be a credential: the password
+// of a URL, and the user's name too, where tokens stand.
 func shown(text string) string {
+	scheme, _, isURL := strings.Cut(text, "://")
 	u, err := url.Parse(text)
-	if err != nil || u.User == nil {
+	switch {
+	case err != nil && isURL:
+		return scheme + "://" // it repeats nothing that could not be read
+	case err != nil || u.User == nil:
 		return text
+	case scheme != "ssh":
+		u.User = url.UserPassword("xxxxx", "xxxxx")
 	}
 	return u.Redacted()
 }

@@ -97,7 +97,7 @@ func TestDockerfileWithoutContext(t *testing.T) {
 		{line: "-f " + own + "/bare -", dockerfile: own + "/bare", name: own + "/bare"},
 		{line: "-f " + own + "/dir -", err: "is a directory"},
 		{line: "-f - https://example.com/x", dockerfile: "-", name: "<stdin>"},
-		{line: "-f https://u:p@example.com/D -", name: "https://u:xxxxx@example.com/D", url: "https://u:p@example.com/D"},
+		{line: "-f https://u:p@example.com/D -", name: "https://xxxxx:xxxxx@example.com/D", url: "https://u:p@example.com/D"},
 		{line: "-f https://example.com/D .", name: "https://example.com/D", url: "https://example.com/D"},
 		{line: "../lower", dockerfile: root + "/lower/dockerfile", name: "Dockerfile"},
 	} {
@@ -177,6 +177,23 @@ func TestNamedContexts(t *testing.T) {
 		}
 		if d := cmp.Diff(tt.want, got.Contexts); d != "" {
 			t.Errorf("%s: (-want +got)\n%s", tt.line, d)
+		}
+	}
+}
+
+// No message tells what may be a credential.
+func TestShown(t *testing.T) {
+	for text, want := range map[string]string{
+		"dir":                            "dir",
+		"git@example.com:x":              "git@example.com:x",
+		"https://example.com/x":          "https://example.com/x",
+		"https://token@example.com/x":    "https://xxxxx:xxxxx@example.com/x",
+		"git://token@example.com/x#main": "git://xxxxx:xxxxx@example.com/x#main",
+		"ssh://git:secret@example.com/x": "ssh://git:xxxxx@example.com/x",
+		"https://a:%zz@example.com/x":    "https://",
+	} {
+		if got := shown(text); got != want {
+			t.Errorf("%s is shown as %s, want %s", text, got, want)
 		}
 	}
 }

@@ -3,8 +3,9 @@
 // executor's in-pod mode register the same flags, so that one command line
 // means the same in both.
 //
-// It parses, validates and resolves paths: it looks whether the context, the
-// Dockerfile and the ignore file are there, and reads the certificates that
+// It parses, validates and resolves paths: it looks whether the contexts, the
+// Dockerfile and the ignore file are there, and that no symbolic link of a
+// checkout leads them elsewhere, and reads the certificates that
 // --registry-certificate names. It writes only the small files that report a
 // finished build (Outputs.Write). It must not print, must not read the
 // environment but through From.Env, must not contact a registry, and must not
@@ -22,6 +23,21 @@
 //     for in the context first, then in the current directory; with --context
 //     (Kaniko's form) it is the other way round. A --dockerfile that is given
 //     is relative to the current directory, then to the context.
+//   - git:// means git's own protocol in a CONTEXT argument and in
+//     --build-context, as docker has it; in --context it is Kaniko's name for
+//     git over HTTPS, with #REF[#COMMIT], .git kept and submodules left out
+//     unless --git says otherwise. All other URLs of repositories (https://
+//     with .git at the end, ssh://, user@host:path) are docker's, with
+//     #REF[:DIRECTORY] or a query.
+//   - Where the context is not there yet (an archive, a URL), a relative
+//     --dockerfile lies in it, and an absolute one is a file of the user's, as
+//     docker has it; Kaniko looks into the current directory first.
+//   - The ignore file of a context that is fetched counts, as with Kaniko, in
+//     every form of the context. BuildKit heeds none there.
+//   - A context of - or a URL that is no archive is the Dockerfile of an empty
+//     context; tar:// is always an archive.
+//   - --context-sub-path counts for local directories, too; Kaniko ignores it
+//     there.
 //   - The files with digests and names are written when the build has
 //     succeeded; Kaniko writes them before it pushes.
 //   - --image-name-with-digest-file never holds tags, also beside

@@ -19,7 +19,8 @@ import (
 const buildLong = `Build an image from a Dockerfile and push it.
 
 CONTEXT is the directory with the files that the Dockerfile copies, by default
-the current one. Kaniko's flags work as they are.
+the current one; or - for an archive or a lone Dockerfile on standard input, the
+URL of an archive or of a git repository. Kaniko's flags work as they are.
 
 Credentials for registries come from auths, credHelpers and credsStore of
 $DOCKER_CONFIG/config.json (~/.docker/config.json), or from the same in
