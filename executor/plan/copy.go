@@ -53,6 +53,7 @@ func (m *maker) add(d *draft, c command, i *instructions.AddCommand, lint *linte
 		case err != nil:
 			return err
 		case remote != nil:
+			remote.After = len(op.Paths)
 			op.Remotes = append(op.Remotes, *remote)
 		default:
 			m.checks.ignored("Add", src, i.Location(), lint)

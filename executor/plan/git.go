@@ -116,7 +116,7 @@ func (g *GitSource) set(key, value string) (err error) {
 	case "subdir":
 		err = agree("subdir", &r.Subdir, value)
 	case "checksum", "commit":
-		r.Commit = value
+		err = agree("checksum", &r.Commit, value)
 	case "keep-git-dir":
 		g.KeepGitDir = &on
 	case "submodules":

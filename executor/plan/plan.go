@@ -171,7 +171,9 @@ type File struct {
 
 // Remote is a URL source of ADD.
 type Remote struct {
-	// Git is set if the source is a git repository; then nothing else is.
+	// After is how many of the copy's Paths come before this source.
+	After int
+	// Git is set if the source is a git repository; then nothing below is.
 	Git      *Repository
 	URL      string
 	Checksum string // algorithm:hex with sha256, sha384 or sha512, or empty

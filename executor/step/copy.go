@@ -138,19 +138,24 @@ func (c *copier) close() error {
 	return nil
 }
 
-// all copies local sources, then remote ones, then here-documents.
+// all copies local and remote sources in their order, then here-documents.
 func (c *copier) all(ctx context.Context, op *plan.Copy, env Env) error {
 	unpack := op.Add
 	if op.Unpack != nil {
 		unpack = *op.Unpack
 	}
-	for _, p := range op.Paths {
-		if err := c.path(ctx, p, op, unpack); err != nil {
-			return err
+	remotes := op.Remotes
+	for i := 0; i <= len(op.Paths); i++ {
+		for len(remotes) > 0 && remotes[0].After <= i {
+			if err := c.remote(ctx, remotes[0], op, env); err != nil {
+				return err
+			}
+			remotes = remotes[1:]
 		}
-	}
-	for _, r := range op.Remotes {
-		if err := c.remote(ctx, r, op, env); err != nil {
+		if i == len(op.Paths) {
+			break
+		}
+		if err := c.path(ctx, op.Paths[i], op, unpack); err != nil {
 			return err
 		}
 	}
