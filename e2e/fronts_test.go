@@ -68,8 +68,8 @@ func login(ts *testscript.TestScript, host string) {
 
 // serveCommand serves a directory by HTTP: serve NAME DIR.
 func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 || neg {
-		ts.Fatalf("usage: serve NAME DIR")
+	if len(args) < 2 || len(args) > 3 || neg {
+		ts.Fatalf("usage: serve NAME DIR [AUTHORIZATION]")
 	}
 	dir := ts.MkAbs(args[1])
 	files := http.FileServer(http.Dir(dir))
@@ -80,6 +80,10 @@ func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
 		InheritEnv: []string{"PATH"},
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(args) == 3 && r.Header.Get("Authorization") != args[2] {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		if strings.Contains(r.URL.Path, ".git/") {
 			git.ServeHTTP(w, r)
 			return
