@@ -257,9 +257,6 @@ func (c *caches) handOut(ctx context.Context, o *openCache, upper string, what r
 		}
 		defer release()
 		upper, what.Base = root, ""
-	} else {
-		lowers := o.tree.Lowers()
-		opt.Lowers = lowers[:len(lowers)-1]
 	}
 	blob, err := layer.Pack(ctx, upper, c.store, opt)
 	if err != nil {

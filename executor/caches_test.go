@@ -174,7 +174,8 @@ func TestCacheRoundTrip(t *testing.T) {
 	if all := strings.Join(h.texts, ""); all != "" {
 		t.Errorf("said %q", all)
 	}
-	h.run("chmod 700 .; chown 0:0 .", "")
+	h.run("chmod 700 .", "")
+	h.run("stat -c '%a %u:%g' .; chown 0:0 .", "700 3:4\n")
 	h.run("stat -c '%a %u:%g' .", "700 0:0\n")
 }
 
@@ -295,6 +296,27 @@ func TestDamagedCache(t *testing.T) {
 	}
 }
 
+// TestDigestOfCache: a layer that is in order, but not the one that was kept.
+func TestDigestOfCache(t *testing.T) {
+	h := newCacheHost(t)
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	check(t, w.WriteHeader(&tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: 4, Mode: 0o644}))
+	_, err := w.Write([]byte("good"))
+	check(t, errors.Join(err, w.Close()))
+	h.plant(b.Bytes())
+	h.run("cat f", "good")
+	files, err := filepath.Glob(h.path + "/*/" + strings.Repeat("[0-9a-f]", 64))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	check(t, os.WriteFile(files[0], bytes.Replace(b.Bytes(), []byte("good"), []byte("evil"), 1), 0o600))
+	h.run("ls", "")
+	if said := strings.Join(h.texts, ""); !strings.Contains(said, "digest mismatch") {
+		t.Errorf("said %q", said)
+	}
+}
+
 // TestCacheStartsAsStage: with what the stage has, once; later builds do not
 // need it.
 func TestCacheStartsAsStage(t *testing.T) {
@@ -348,8 +370,9 @@ func TestCacheNames(t *testing.T) {
 // whatever their times.
 func TestCacheIdentity(t *testing.T) {
 	h := newCacheHost(t)
-	type recipe struct{ content, command, owner, base string }
-	identity := func(r recipe) (id string) {
+	type recipe struct{ content, command, heredoc, owner, base string }
+	// identity is that of a stage on the one that r makes, and of one that binds it.
+	identity := func(r recipe) (ids [2]string) {
 		h.build(t.Context(), nil, func(b *cacheBuild) {
 			files, err := b.c.space.Mkdir()
 			check(t, err)
@@ -358,30 +381,33 @@ func TestCacheIdentity(t *testing.T) {
 			sh(t, files, fmt.Sprintf("echo %s > f; chown %s f", r.content, r.owner))
 			sh(t, made, "date +%N > made") // what a command makes may differ each time
 			s := &plan.Stage{Steps: []*plan.Step{
-				{Op: &plan.Copy{}}, {Op: &plan.Run{Args: []string{r.command}, Files: []plan.File{{Name: "h", Data: []byte(r.command)}}}},
+				{Op: &plan.Copy{}}, {Op: &plan.Run{Args: []string{r.command}, Files: []plan.File{{Name: "h", Data: []byte(r.heredoc)}}}},
 			}}
 			if r.base != "" {
 				s.Base.Image = &plan.Resolved{}
 				s.Base.Image.Digest.Hex = r.base
 			}
 			b.img.stages[0] = &stage{Stage: s, work: []*work{{upper: files}, {upper: made}}}
-			on := &plan.Stage{ID: 1, Base: plan.Base{Stage: s}, Steps: []*plan.Step{
-				{Op: &plan.Run{Mounts: []plan.Mount{{Type: "bind", From: plan.From{Kind: plan.FromStage, Stage: s}}}}},
-			}}
-			b.img.stages[1] = &stage{Stage: on, work: []*work{{upper: made}}}
-			id, err = b.c.identity(t.Context(), b.img, step.Cache{From: plan.From{Kind: plan.FromStage, Stage: on}})
-			check(t, err)
+			bind := &plan.Run{Mounts: []plan.Mount{{Type: "bind", From: plan.From{Kind: plan.FromStage, Stage: s}}}}
+			for i, on := range []*plan.Stage{{ID: 1, Base: plan.Base{Stage: s}}, {ID: 2, Steps: []*plan.Step{{Op: bind}}}} {
+				b.img.stages[on.ID] = &stage{Stage: on, work: []*work{{upper: made}}}
+				ids[i], err = b.c.identity(t.Context(), b.img, step.Cache{From: plan.From{Kind: plan.FromStage, Stage: on}})
+				check(t, err)
+			}
 		})
-		return id
+		return ids
 	}
-	usual := recipe{"a", "make", "1:1", ""}
+	usual := recipe{"a", "make", "text", "1:1", ""}
 	first := identity(usual)
 	time.Sleep(5 * time.Millisecond)
-	if again := identity(usual); again != first || len(first) != 71 {
+	if again := identity(usual); again != first || len(first[0]) != 71 {
 		t.Errorf("%s, then %s", first, again)
 	}
-	for _, r := range []recipe{{"b", "make", "1:1", ""}, {"a", "make it", "1:1", ""}, {"a", "make", "1:2", ""}, {"a", "make", "1:1", "abc"}} {
-		if identity(r) == first {
+	for _, r := range []recipe{
+		{"b", "make", "text", "1:1", ""}, {"a", "make it", "text", "1:1", ""}, {"a", "make", "other", "1:1", ""},
+		{"a", "make", "text", "1:2", ""}, {"a", "make", "text", "1:1", "abc"},
+	} {
+		if other := identity(r); other[0] == first[0] || other[1] == first[1] {
 			t.Errorf("%+v is the same as %+v", r, usual)
 		}
 	}

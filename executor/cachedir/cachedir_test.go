@@ -190,7 +190,7 @@ func TestDamage(t *testing.T) {
 		"size":        fmt.Sprintf(`{"layers":[{"digest":%q,"size":4}]}`, layer.Digest),
 		"negative":    fmt.Sprintf(`{"layers":[{"digest":%q,"size":-1}]}`, layer.Digest),
 		"too many":    `{"layers":[` + strings.TrimSuffix(strings.Repeat(fmt.Sprintf(`{"digest":%q,"size":3},`, layer.Digest), MaxLayers+1), ",") + `]}`,
-		"a long file": strings.Repeat(" ", maxIndex) + "{}",
+		"a long file": strings.Repeat(" ", maxIndex) + fmt.Sprintf(`{"layers":[{"digest":%q,"size":3}]}`, layer.Digest),
 	} {
 		d, key := open(t), KeyOf("a")
 		must(t, d.add(key, "one", ""))
@@ -204,8 +204,10 @@ func TestDamage(t *testing.T) {
 	d, key := open(t), KeyOf("a")
 	must(t, d.add(key, "one", ""))
 	file := filepath.Join(d.path, string(key), layerHex("one"))
+	same := filepath.Join(t.TempDir(), "same")
+	must(t, os.WriteFile(same, []byte("one"), 0o600))
 	for name, plant := range map[string]func() error{
-		"link": func() error { return os.Symlink("/etc/passwd", file) },
+		"link": func() error { return os.Symlink(same, file) },
 		"pipe": func() error { return unix.Mkfifo(file, 0o600) },
 	} {
 		must(t, os.Remove(file))
