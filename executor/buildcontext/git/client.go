@@ -108,7 +108,7 @@ func (v *visit) write(ctx context.Context, src *source, dir int) (err error) {
 		}
 		defer unix.Close(w.keep.fd)
 	}
-	if err := w.write(ctx, p.tree, dir, p.path); err != nil {
+	if err := w.write(ctx, p.tree, folder{fd: dir, path: p.path, attrs: p.attrs}); err != nil {
 		return err
 	}
 	return v.touch(dir, "")
@@ -119,7 +119,8 @@ func (v *visit) write(ctx context.Context, src *source, dir int) (err error) {
 type place struct {
 	src    *source
 	tree   id
-	path   string // in src
+	path   string      // in src
+	attrs  *attributes // of the directories above
 	opened []*source
 }
 
@@ -148,6 +149,9 @@ func (v *visit) locate(ctx context.Context, src *source, subdir string) (p *plac
 		if err != nil {
 			return p, err
 		}
+		if p.attrs, err = p.src.pack.within(p.attrs, p.path, list); err != nil {
+			return p, err
+		}
 		e, ok := lookup(list, name)
 		if !ok {
 			return p, &os.PathError{Op: "lstat", Path: done, Err: os.ErrNotExist}
@@ -165,7 +169,7 @@ func (v *visit) locate(ctx context.Context, src *source, subdir string) (p *plac
 				return p, fmt.Errorf("submodule %s is not to be fetched", done)
 			}
 			p.opened = append(p.opened, sub)
-			p.src, p.tree, p.path = sub, sub.tree, ""
+			p.src, p.tree, p.path, p.attrs = sub, sub.tree, "", nil
 		default:
 			return p, fmt.Errorf("git subpath %q contains non-directory %q", subdir, done)
 		}

@@ -226,7 +226,7 @@ func TestMalformedTrees(t *testing.T) {
 		}
 		defer dir.Close()
 		w := &worktree{visit: &visit{Client: newClient(t, Config{}), buf: make([]byte, 10)}, src: &source{found: &found{pack: p}}}
-		if err := w.write(t.Context(), root, int(dir.Fd()), ""); err == nil || !strings.Contains(err.Error(), tc.err) {
+		if err := w.write(t.Context(), root, folder{fd: int(dir.Fd())}); err == nil || !strings.Contains(err.Error(), tc.err) {
 			t.Errorf("%q: error %v, want %q", tc.tree, err, tc.err)
 		}
 	}

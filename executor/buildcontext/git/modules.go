@@ -143,7 +143,7 @@ func (w *worktree) module(ctx context.Context, e entry, dir int, name string) er
 			return err
 		}
 	}
-	return inner.write(ctx, sub.tree, dir, "")
+	return inner.write(ctx, sub.tree, folder{fd: dir})
 }
 
 // module makes the keeper of a submodule, whose files lie with those of the

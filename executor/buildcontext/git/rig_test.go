@@ -225,3 +225,14 @@ func contextWithCause(t *testing.T, cause error) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	return ctx, func() { cancel(cause) }
 }
+
+// said is a server that says what it was told to.
+type said struct{ hello, answer []byte }
+
+func (s *said) greet(context.Context) (*lines, error) { return newLines(bytes.NewReader(s.hello)), nil }
+
+func (s *said) ask(context.Context, []byte) (*lines, error) {
+	return newLines(bytes.NewReader(s.answer)), nil
+}
+
+func (s *said) close() string { return "" }

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +22,17 @@ type worktree struct {
 	keep *keeper // nil: without .git
 }
 
-// write writes the tree i to the directory dir, which is open and empty; at is
-// its path in the repository.
-func (w *worktree) write(ctx context.Context, i id, dir int, at string) error {
-	if err := w.tree(ctx, i, dir, at, 0); err != nil {
+// folder is a directory that is being written.
+type folder struct {
+	fd    int
+	path  string // in the repository
+	depth int    // below the one that was wanted
+	attrs *attributes
+}
+
+// write writes the tree i to a directory, which is open and empty.
+func (w *worktree) write(ctx context.Context, i id, d folder) error {
+	if err := w.tree(ctx, i, d); err != nil {
 		return err
 	}
 	if w.keep == nil {
@@ -33,10 +41,9 @@ func (w *worktree) write(ctx context.Context, i id, dir int, at string) error {
 	return w.keep.write(w.src.found, w.src.url)
 }
 
-// tree writes the tree i, depth directories below the one that was wanted.
-func (w *worktree) tree(ctx context.Context, i id, dir int, at string, depth int) error {
-	if depth > w.limits.nesting {
-		return fmt.Errorf("%s: directories in more than %d directories", at, w.limits.nesting)
+func (w *worktree) tree(ctx context.Context, i id, d folder) error {
+	if d.depth > w.limits.nesting {
+		return fmt.Errorf("%s: directories in more than %d directories", d.path, w.limits.nesting)
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
@@ -45,16 +52,18 @@ func (w *worktree) tree(ctx context.Context, i id, dir int, at string, depth int
 	if err != nil {
 		return err
 	}
+	if d.attrs, err = w.src.pack.within(d.attrs, d.path, list); err != nil {
+		return err
+	}
 	for _, e := range list {
-		name := path.Join(at, e.name)
 		if err := checkName(e); err != nil {
 			return err
 		}
 		if w.files++; w.files > w.limits.files {
 			return fmt.Errorf("more than %d files", w.limits.files)
 		}
-		if err := w.entry(ctx, e, dir, name, depth); err != nil {
-			return pathError(name, err)
+		if err := w.entry(ctx, e, d); err != nil {
+			return pathError(path.Join(d.path, e.name), err)
 		}
 	}
 	return nil
@@ -69,16 +78,17 @@ func pathError(name string, err error) error {
 	return &os.PathError{Op: "check out", Path: name, Err: err}
 }
 
-func (w *worktree) entry(ctx context.Context, e entry, dir int, name string, depth int) error {
+func (w *worktree) entry(ctx context.Context, e entry, d folder) error {
+	name := path.Join(d.path, e.name)
 	switch e.mode & modeType {
 	case modeDir:
-		return w.dir(e.name, dir, func(fd int) error { return w.tree(ctx, e.id, fd, name, depth+1) })
+		return w.dir(e.name, d.fd, func(fd int) error { return w.tree(ctx, e.id, folder{fd, name, d.depth + 1, d.attrs}) })
 	case modeRepo:
-		return w.dir(e.name, dir, func(fd int) error { return w.module(ctx, e, fd, name) })
+		return w.dir(e.name, d.fd, func(fd int) error { return w.module(ctx, e, fd, name) })
 	case modeLink:
-		return w.link(e, dir, name)
+		return w.link(e, d.fd, name)
 	case modeFile:
-		return w.file(e, dir, name)
+		return w.file(e, d)
 	}
 	return fmt.Errorf("mode %o is none of git's", e.mode)
 }
@@ -102,30 +112,26 @@ func (w *worktree) dir(name string, parent int, fill func(fd int) error) error {
 	return w.touch(fd, "")
 }
 
-func (w *worktree) file(e entry, dir int, name string) error {
+func (w *worktree) file(e entry, d folder) error {
 	at, ok := w.src.pack.find(e.id)
 	if !ok || w.src.pack.objects[at].kind != blobKind {
 		return fmt.Errorf("the server did not send blob %s", w.src.pack.format.hex(e.id))
 	}
-	size := w.src.pack.objects[at].size
-	if w.written += size; w.written > w.limits.written {
+	if w.written += w.src.pack.objects[at].size; w.written > w.limits.written {
 		return fmt.Errorf("more than %d bytes of files", w.limits.written)
-	}
-	r, err := w.src.pack.open(at)
-	if err != nil {
-		return err
 	}
 	perm := uint32(0o644)
 	if e.mode&0o100 != 0 {
 		perm = 0o755
 	}
-	fd, err := unix.Openat(dir, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+	fd, err := unix.Openat(d.fd, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
 	if err != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), e.name)
 	defer f.Close()
-	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, w.buf); err != nil {
+	name := path.Join(d.path, e.name)
+	if err := w.fill(f, at, d.attrs.endings(name)); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(fd, perm); err != nil {
@@ -138,6 +144,37 @@ func (w *worktree) file(e entry, dir int, name string) error {
 		return err
 	}
 	return f.Close()
+}
+
+// fill writes what a blob holds.
+func (w *worktree) fill(f *os.File, blob int32, end endings) error {
+	if end == crlfIfText {
+		r, err := w.src.pack.open(blob)
+		if err != nil {
+			return err
+		}
+		guess := &looksLikeText{}
+		if _, err := io.CopyBuffer(guess, struct{ io.Reader }{r}, w.buf); err != nil {
+			return err
+		}
+		end = asStored
+		if guess.yes() {
+			end = crlf
+		}
+	}
+	r, err := w.src.pack.open(blob)
+	if err != nil {
+		return err
+	}
+	if end == asStored {
+		_, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, w.buf)
+		return err
+	}
+	out := bufio.NewWriterSize(f, 64<<10)
+	if _, err := io.CopyBuffer(&crlfWriter{w: out}, struct{ io.Reader }{r}, w.buf); err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 func (w *worktree) link(e entry, dir int, name string) error {
