@@ -65,7 +65,7 @@ func (f fetcher) mainContext(ctx context.Context, in *Inputs) (root, text string
 		if got, err = f.fetch(ctx, src); err != nil {
 			return err
 		}
-		if got.text != "" && !src.Text {
+		if got.text != "" && (!src.Text || src.Dir != "") {
 			return errors.New("not a tar archive")
 		}
 		if got.text != "" {

@@ -247,6 +247,7 @@ func TestInputErrors(t *testing.T) {
 		class request.Class
 	}{
 		{"no archive", src(request.Source{Tar: o.file("text", []byte("x"))}), "not a tar archive", request.ClassResolve},
+		{"a directory of a text", src(request.Source{Tar: o.file("text", []byte("x")), Text: true, Dir: "d"}), "not a tar archive", request.ClassResolve},
 		{"text beside a Dockerfile", request.Build{Source: request.Source{Tar: o.file("text", []byte("x")), Text: true}, Dockerfile: "a", DockerfileName: "a"}, "there is another Dockerfile: a", request.ClassParse},
 		{"text beside a downloaded Dockerfile", request.Build{Source: request.Source{URL: o.web + "/text", Text: true}, DockerfileURL: o.web + "/text", DockerfileName: "b"}, "there is another Dockerfile: b", request.ClassParse},
 		{"nothing", src(request.Source{Tar: o.file("nothing", nil), Text: true}), "it is empty", request.ClassResolve},
