@@ -103,8 +103,11 @@ func secret(given string, from From) (secrets.Secret, error) {
 			return wrong("unexpected key '%s' in '%s'", key, field)
 		}
 	}
+	if s.ID == "" {
+		return wrong("%q: an id is missing: want id=ID[,src=FILE|,env=VAR]", given)
+	}
 	if !validID(s.ID) {
-		return wrong("%q: want an id of at most %d printable bytes", given, maxID)
+		return wrong("id %q: want at most %d printable bytes", s.ID, maxID)
 	}
 	if kind != "" && kind != "file" && kind != "env" {
 		return wrong("unsupported secret type %q: want file or env", kind)
@@ -146,7 +149,7 @@ func agent(given string, from From) (secrets.Agent, error) {
 		a.ID = "default"
 	}
 	if !validID(a.ID) {
-		return a, usagef("", "--ssh: %q: want an id of at most %d printable bytes", given, maxID)
+		return a, usagef("", "--ssh: id %q: want at most %d printable bytes", a.ID, maxID)
 	}
 	for path := range strings.SplitSeq(list, ",") {
 		if raw, ok := strings.CutPrefix(path, "raw="); ok {
@@ -174,7 +177,7 @@ func agent(given string, from From) (secrets.Agent, error) {
 
 // validID tells whether s can be the id of a secret or an agent.
 func validID(s string) bool {
-	return s != "" && len(s) <= maxID && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+	return len(s) <= maxID && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // lentFiles keeps a checkout from choosing what is lent: a file named by its
