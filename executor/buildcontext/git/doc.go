@@ -23,6 +23,10 @@
 // key is not known before: like BuildKit, which asks each host for its key, the
 // first one that is shown is trusted, and no other in the same checkout.
 //
+// Why no library: go-git holds each object of a pack in memory, speaks a protocol
+// in which servers refuse a commit by its hash, and checks paths out in a way
+// that follows links inside gVisor.
+//
 // It must not execute, mount or print anything; it dials through
 // executor/buildcontext.
 package git
