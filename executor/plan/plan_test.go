@@ -281,7 +281,7 @@ func TestCopy(t *testing.T) {
 		{"COPY a .", &Copy{Paths: []string{"a"}, Dest: "/w/"}},
 		{"COPY a ./x/.", &Copy{Paths: []string{"a"}, Dest: "/w/x/."}},
 		{"COPY a ../x/", &Copy{Paths: []string{"a"}, Dest: "/x/"}},
-		{"COPY a /x//y/../z", &Copy{Paths: []string{"a"}, Dest: "/x//y/../z"}},
+		{"COPY a /x//y/../z", &Copy{Paths: []string{"a"}, Dest: "/x/z"}},
 		{`COPY ["", "$V", "/"]`, &Copy{Paths: []string{"", "v"}, Dest: "/"}},
 		{"COPY --link --chown=0:root --chmod=+x,u=g --exclude=$V --exclude=b /../a/./b /", &Copy{
 			Paths: []string{"/../a/./b"}, Dest: "/", Chown: "0:root", Chmod: "+x,u=g", Link: true, Exclude: []string{"$V", "b"}}},
