@@ -21,13 +21,16 @@ import (
 // of the tests, which run without one: it records the answers that they have.
 type buildkit struct{ addr string }
 
-func (buildkit) takes(all []*testCase) []*testCase { return all }
+// takes are the cases whose answer is BuildKit's.
+func (buildkit) takes(all []*testCase) []*testCase {
+	return slices.DeleteFunc(all, func(c *testCase) bool { return c.Marks.BuildKit != "" })
+}
 
 func (buildkit) judge(c *testCase, out outcome, p paths, bases string) []string {
 	if err := c.record(out, p, bases); err != nil {
 		return []string{err.Error()}
 	}
-	return nil
+	return c.judgeLog(out.log)
 }
 
 func (b buildkit) build(ctx context.Context, c *testCase, p paths) (outcome, error) {
