@@ -157,6 +157,10 @@ var powers = []power{
 			"net/http.DefaultTransport", "net/http.Transport", "crypto/tls.Dial"},
 		// On the host: an SSH agent's Unix socket.
 		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway", "cmd/secrets/agent.go"}},
+	{"serves or calls a Unix socket",
+		[]string{"net.DialUnix", "net.ListenUnix", "net.ListenUnixgram", "net.FileConn", "net.FileListener", "net.ListenConfig"},
+		// The SSH agent that a RUN step is lent.
+		[]string{"executor/step/run_agent.go"}},
 	{"executes",
 		[]string{"os/exec.Command", "os/exec.CommandContext", "os/exec.Cmd", "os.StartProcess", system + "Exec", sysUnix + "Exec", system + "ForkExec"},
 		// On the host: the launcher starts runsc and the credential helpers.

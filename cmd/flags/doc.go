@@ -6,7 +6,8 @@
 // It parses, validates and resolves paths: it looks whether the contexts, the
 // Dockerfile and the ignore file are there, and that no symbolic link of a
 // checkout leads them elsewhere, and reads the certificates that
-// --registry-certificate names. It writes only the small files that report a
+// --registry-certificate names; Build.Lend opens what --secret and --ssh name. It
+// writes only the small files that report a
 // finished build (Outputs.Write). It must not print, must not read the
 // environment but through From.Env, must not contact a registry, and must not
 // look into a Dockerfile.
