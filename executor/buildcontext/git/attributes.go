@@ -18,6 +18,8 @@ const (
 	maxAttributes = 1 << 20
 	// maxRules bounds the rules of a directory and those above it.
 	maxRules = 10000
+	// maxSet bounds the attributes that one rule sets, with those of macros.
+	maxSet = 1000
 	// maxAttributeLine is the longest line; git passes over longer ones too.
 	maxAttributeLine = 2048
 )
@@ -189,13 +191,17 @@ func (a *attributes) collect(name string, values map[string]string) {
 			at = path.Base(rel)
 		}
 		if r.path.MatchString(at) {
-			a.set(r.set, values, 0)
+			left := maxSet
+			a.set(r.set, values, 0, &left)
 		}
 	}
 }
 
-func (a *attributes) set(list []string, values map[string]string, depth int) {
+func (a *attributes) set(list []string, values map[string]string, depth int, left *int) {
 	for _, s := range list {
+		if *left--; *left < 0 {
+			return
+		}
 		name, value, given := strings.Cut(s, "=")
 		switch {
 		case given:
@@ -207,7 +213,7 @@ func (a *attributes) set(list []string, values map[string]string, depth int) {
 		default:
 			values[s] = "true"
 			if depth < 8 { // macros of macros
-				a.set(a.macros[s], values, depth+1)
+				a.set(a.macros[s], values, depth+1, left)
 			}
 		}
 	}

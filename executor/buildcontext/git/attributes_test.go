@@ -3,6 +3,7 @@ package git
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,5 +63,13 @@ sub/deep/*.UP eol=crlf
 	kept, _ := checkout(t, newClient(t, Config{}), buildcontext.Repository{URL: s.URL + "/r.git", KeepGitDir: true})
 	if status := git(t, kept, "status", "--porcelain"); status != git(t, r.dir, "status", "--porcelain") {
 		t.Errorf("status %s", status)
+	}
+}
+
+// TestMacrosOfMacros: a macro that has many macros, itself among them, ends.
+func TestMacrosOfMacros(t *testing.T) {
+	a := parseAttributes(nil, "", "[attr]a"+strings.Repeat(" a", 1000)+"\n* a\n*.b text eol=crlf\n")
+	if got := a.endings("f.b"); got != crlf {
+		t.Error(got)
 	}
 }

@@ -212,13 +212,13 @@ func (v *visit) findHeader(ctx context.Context) error {
 
 // authorization is the header for a repository: the one that was asked for, and
 // submodules below it. As with BuildKit, all of github.com gets it if that is
-// there.
+// there. Servers read a path with ".." in it as the one that it leads to.
 func (v *visit) authorization(u *url.URL) string {
 	if u.Scheme != v.remote.Scheme || u.Host != v.remote.Host {
 		return ""
 	}
 	github := u.Scheme == "https" && (u.Host == "github.com" || u.Host == "www.github.com")
-	if github || u.Path == v.remote.Path || strings.HasPrefix(u.Path, strings.TrimSuffix(v.remote.Path, "/")+"/") {
+	if github || u.Path == v.remote.Path || strings.HasPrefix(path.Clean(u.Path), strings.TrimSuffix(path.Clean(v.remote.Path), "/")+"/") {
 		return v.header
 	}
 	return ""

@@ -2,6 +2,7 @@ package git
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -86,7 +87,9 @@ func TestHostileTrees(t *testing.T) {
 		{"blob that is a tree", rawEntry("100644", "a", dir), "did not send blob"},
 		{"deep", rawEntry("40000", "a", deep), "directories in more than"},
 		{"wide", rawEntry("40000", "a", wide), "more than 1000 files"},
+		{"held while another is written", rawEntry("40000", "a", dir) + strings.Repeat(rawEntry("100644", "x", blob), 1000), "more than 1000 files"},
 		{"long name", rawEntry("100644", strings.Repeat("x", 300), blob), "file name too long"},
+		{"long name, not shown", rawEntry("100644", strings.Repeat("x", 300), blob), "check out " + strings.Repeat("x", 255) + "...:"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			head := r.raw("commit", "tree "+r.raw("tree", tc.tree)+"\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\n"+tc.name+"\n")
@@ -386,6 +389,49 @@ func TestSilentDaemon(t *testing.T) {
 	_, err = c.Checkout(t.Context(), buildcontext.Repository{URL: "git://" + l.Addr().String() + "/r"}, t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "nothing received for 200ms") {
 		t.Error(err)
+	}
+}
+
+// TestTalkativeServers say more and more, and never what was asked for.
+func TestTalkativeServers(t *testing.T) {
+	const hello = "000eversion 2\n0000"
+	ref := fmt.Sprintf("003d%040x refs/heads/main\n0000", 1)
+	for _, tc := range []struct{ name, before, line, err string }{
+		{"capabilities", "000eversion 2\n", "1000" + strings.Repeat("x", 4092), "too many capabilities"},
+		{"refs", hello, "0004", "too many refs"},
+		{"before the pack", hello + ref, "0008data", "too much beside the pack"},
+		{"shallow commits", hello + ref, "f00cshallow " + strings.Repeat("x", 0xf000), "too much beside the pack"},
+		{"progress", hello + ref + "000dpackfile\n", "0006\x02x", "too much beside the pack"},
+		{"no progress", hello + ref + "000dpackfile\n", "0005\x01", "too much beside the pack"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				io.WriteString(c, tc.before)
+				for chunk := strings.Repeat(tc.line, 1+64<<10/len(tc.line)); err == nil; {
+					_, err = io.WriteString(c, chunk)
+				}
+			}()
+			ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+			defer stop()
+			before, measured := peak()
+			_, err = newClient(t, Config{}).Checkout(ctx, buildcontext.Repository{URL: "git://" + l.Addr().String() + "/r", Ref: "main"}, t.TempDir())
+			if err == nil || !strings.Contains(err.Error(), tc.err) {
+				t.Errorf("error %v, want %q", err, tc.err)
+			}
+			if most := measured() - before; most > 256<<20 {
+				t.Errorf("%d MiB of memory", most>>20)
+			}
+		})
 	}
 }
 

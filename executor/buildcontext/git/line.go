@@ -13,6 +13,9 @@ import (
 // maxLine is the longest pkt-line, with its length (gitprotocol-common).
 const maxLine = 65520
 
+// headSize is the size of a pkt-line's length. Lines of nothing else count, too.
+const headSize = 4
+
 // mark is what a pkt-line is, if it has no data.
 type mark int
 
@@ -39,7 +42,7 @@ func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, maxL
 // next returns the next line, valid until the one after it. An "ERR" line is an
 // error.
 func (l *lines) next() (data []byte, m mark, err error) {
-	head := l.buf[:4]
+	head := l.buf[:headSize]
 	if _, err := io.ReadFull(l.r, head); err != nil {
 		return nil, 0, unexpectedEnd(err)
 	}
@@ -53,7 +56,7 @@ func (l *lines) next() (data []byte, m mark, err error) {
 	case n < 3:
 		return nil, []mark{flushLine, delimLine, endLine}[n], nil
 	}
-	data = l.buf[:n-4]
+	data = l.buf[:n-headSize]
 	if _, err := io.ReadFull(l.r, data); err != nil {
 		return nil, 0, unexpectedEnd(err)
 	}
@@ -102,9 +105,10 @@ func (m *message) delim() { m.WriteString("0001") }
 // band takes the pack out of the lines that it comes in, beside the server's
 // progress (gitprotocol-pack, side-band-64k).
 type band struct {
-	l    *lines
-	left []byte
-	done bool
+	l     *lines
+	left  []byte
+	done  bool
+	aside int // bytes of lines that brought nothing of the pack
 }
 
 func (b *band) Read(p []byte) (int, error) {
@@ -119,11 +123,14 @@ func (b *band) Read(p []byte) (int, error) {
 		switch {
 		case m != dataLine:
 			b.done = true
-		case len(data) == 0:
-		case data[0] == 1:
+		case len(data) > 1 && data[0] == 1:
 			b.left = data[1:]
-		case data[0] == 3:
+		case len(data) > 0 && data[0] == 3:
 			return 0, &remoteError{printable(data[1:])}
+		default:
+			if b.aside += headSize + len(data); b.aside > maxAnswer {
+				return 0, errTooMuch
+			}
 		}
 	}
 	n := copy(p, b.left)

@@ -14,7 +14,14 @@ const (
 	// maxGreeting bounds what a server says of itself and of its refs, in bytes.
 	maxGreeting = 64 << 20
 	maxRefs     = 1 << 20
+	// maxCaps bounds what a server can, maxAnswer what it says beside a pack, in
+	// bytes.
+	maxCaps   = 1 << 20
+	maxAnswer = 64 << 20
 )
+
+// errTooMuch is an answer without an end.
+var errTooMuch = errors.New("the server says too much beside the pack")
 
 // conn carries requests to git-upload-pack.
 type conn interface {
@@ -71,13 +78,16 @@ func greet(ctx context.Context, c conn, agent string) (*remote, error) {
 }
 
 func (r *remote) readCaps(l *lines) (err error) {
-	for {
+	for size := 0; ; {
 		s, m, err := l.text()
 		if err != nil {
 			return err
 		}
 		if m != dataLine {
 			break
+		}
+		if size += headSize + len(s); size > maxCaps {
+			return errors.New("the server has too many capabilities")
 		}
 		key, value, _ := strings.Cut(s, "=")
 		r.caps[key] = value
@@ -181,7 +191,7 @@ func (r *remote) list(ctx context.Context, prefixes ...string) error {
 		if m != dataLine {
 			return nil
 		}
-		if size += len(s); size > maxGreeting || len(r.refs) >= maxRefs {
+		if size += headSize + len(s); size > maxGreeting || len(r.refs) >= maxRefs {
 			return errors.New("the server has too many refs")
 		}
 		if err := r.addRefV2(s); err != nil {
@@ -252,13 +262,16 @@ func (r *remote) fetchV2(ctx context.Context, wants []id, history bool) (pack io
 	if err != nil {
 		return nil, nil, err
 	}
-	for {
+	for size := 0; ; {
 		s, m, err := l.text()
 		if err != nil {
 			return nil, nil, err
 		}
 		if m == flushLine {
 			return nil, nil, errors.New("the server sent no pack")
+		}
+		if size += headSize + len(s); size > maxAnswer {
+			return nil, nil, errTooMuch
 		}
 		if commit, ok := strings.CutPrefix(s, "shallow "); ok && len(shallow) < maxRefs {
 			shallow = append(shallow, commit)
@@ -316,10 +329,13 @@ func (r *remote) fetchV0(ctx context.Context, wants []id, history bool) (pack io
 // readV0 reads what comes before the pack: the shallow commits and a flush if
 // they were asked for, then NAK, since nothing was offered.
 func readV0(l *lines, deepen bool) (shallow []string, err error) {
-	for {
+	for size := 0; ; {
 		s, m, err := l.text()
 		if err != nil {
 			return nil, err
+		}
+		if size += headSize + len(s); size > maxAnswer {
+			return nil, errTooMuch
 		}
 		commit, ok := strings.CutPrefix(s, "shallow ")
 		switch {

@@ -55,13 +55,17 @@ func (w *worktree) tree(ctx context.Context, i id, d folder) error {
 	if d.attrs, err = w.src.pack.within(d.attrs, d.path, list); err != nil {
 		return err
 	}
+	// All of them count at once: the list is held while the directories in it
+	// are written, and so are the lists of those.
+	if w.files += len(list); w.files > w.limits.files {
+		return fmt.Errorf("more than %d files", w.limits.files)
+	}
 	for _, e := range list {
 		if err := checkName(e); err != nil {
 			return err
 		}
-		if w.files++; w.files > w.limits.files {
-			return fmt.Errorf("more than %d files", w.limits.files)
-		}
+	}
+	for _, e := range list {
 		if err := w.entry(ctx, e, d); err != nil {
 			return pathError(path.Join(d.path, e.name), err)
 		}
@@ -224,9 +228,15 @@ func (w *worktree) tell(path string, e entry, fd int, name string) error {
 	return nil
 }
 
+// maxName is the longest name that a file can have, in bytes.
+const maxName = 255
+
 // checkName refuses names that no worktree may have: what is no name in a
 // directory, and what git would take for its own.
 func checkName(e entry) error {
+	if len(e.name) > maxName {
+		return &os.PathError{Op: "check out", Path: e.name[:maxName] + "...", Err: unix.ENAMETOOLONG}
+	}
 	lower := strings.ToLower(e.name)
 	switch {
 	case e.name == "" || e.name == "." || e.name == ".." || strings.ContainsAny(e.name, "/\x00"),
