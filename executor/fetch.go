@@ -24,10 +24,11 @@ const pulls = 3
 // other layers the store remembers where they can be had.
 func Fetch(ctx context.Context, req *request.Build, in *Inputs, from *fromRegistry) error {
 	plans, err := makePlans(ctx, req, in, from)
+	tellRemarks(plans, from.steps)
 	if err != nil {
 		return err
 	}
-	tell(req, plans, from.steps)
+	tellUnused(req, plans, from.steps)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
 	begun := map[v1.Hash]bool{}
@@ -65,15 +66,21 @@ func onImages(plans []*plan.Plan) []*plan.Stage {
 	return list
 }
 
-// tell tells the remarks of the plans, and what of the request changes nothing.
-func tell(req *request.Build, plans []*plan.Plan, steps *Steps) {
+// tellRemarks tells the remarks of the plans, those that they have in common once.
+func tellRemarks(plans []*plan.Plan, steps *Steps) {
 	told := map[plan.Warning]bool{}
-	ignored := map[string]int{}
 	for _, p := range plans {
 		steps.remarks(slices.DeleteFunc(slices.Clone(p.Warnings), func(w plan.Warning) bool { return told[w] }))
 		for _, w := range p.Warnings {
 			told[w] = true
 		}
+	}
+}
+
+// tellUnused tells what of the request changes nothing.
+func tellUnused(req *request.Build, plans []*plan.Plan, steps *Steps) {
+	ignored := map[string]int{}
+	for _, p := range plans {
 		for _, name := range p.Ignored {
 			if ignored[name]++; ignored[name] == len(plans) {
 				steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)

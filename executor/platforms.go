@@ -25,7 +25,8 @@ func platformOf(req *request.Build, i int) v1.Platform {
 	return here()
 }
 
-// makePlans plans the Dockerfile for each platform of the request, in order.
+// makePlans plans the Dockerfile for each platform of the request, in order. With
+// an error the plans have the remarks up to there, and nothing else is in the last.
 func makePlans(ctx context.Context, req *request.Build, in *Inputs, images plan.Resolver) ([]*plan.Plan, error) {
 	if req.Index && req.Tar {
 		return nil, dockerfile.Errorf(request.ClassUnsupported, nil, "a docker-save tar holds one image, not an image index")
@@ -46,10 +47,12 @@ func makePlans(ctx context.Context, req *request.Build, in *Inputs, images plan.
 		opt.Several = req.Index
 		in.planWith(&opt)
 		p, err := plan.Make(ctx, file, opt, images)
-		if err != nil {
-			return nil, err
+		if p != nil {
+			plans = append(plans, p)
 		}
-		plans = append(plans, p)
+		if err != nil {
+			return plans, err
+		}
 	}
 	return plans, nil
 }

@@ -70,13 +70,18 @@ type Resolver interface {
 }
 
 // Make makes the plan for a Dockerfile. Its errors are of type
-// *dockerfile.Error, but for the error of a context that ended.
+// *dockerfile.Error, but for the error of a context that ended. With one that is
+// about the Dockerfile the plan has the remarks up to there, and nothing else.
 func Make(ctx context.Context, file *dockerfile.File, opt Options, images Resolver) (*Plan, error) {
 	m, err := newMaker(file, opt, images)
 	if err != nil {
 		return nil, err
 	}
-	return m.make(ctx)
+	p, err := m.make(ctx)
+	if err != nil {
+		return &Plan{Warnings: m.checks.sorted()}, err
+	}
+	return p, nil
 }
 
 // make makes the plan; its errors are those of Make.
