@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -97,15 +96,7 @@ func from(src request.Source) string {
 	if src.URL == "" {
 		return ""
 	}
-	return " from " + shown(src.URL)
-}
-
-// shown is a URL without what may be a credential.
-func shown(text string) string {
-	if u, err := url.Parse(text); err == nil && u.User != nil {
-		return buildcontext.Shown(u)
-	}
-	return text
+	return " from " + buildcontext.ShownText(src.URL)
 }
 
 // fetch fetches a source: a repository, a download or a file.
@@ -169,7 +160,7 @@ func (f fetcher) checkout(ctx context.Context, r buildcontext.Repository) (fetch
 // download fetches a URL and unpacks it if it is an archive.
 func (f fetcher) download(ctx context.Context, rawURL string) (fetched, error) {
 	if !strings.HasPrefix(rawURL, "http://") && !strings.HasPrefix(rawURL, "https://") {
-		return fetched{}, dockerfile.Errorf(request.ClassUnsupported, nil, "%s: contexts of this kind are not supported", shown(rawURL))
+		return fetched{}, dockerfile.Errorf(request.ClassUnsupported, nil, "%s: contexts of this kind are not supported", buildcontext.ShownText(rawURL))
 	}
 	dir, err := f.space.Mkdir()
 	if err != nil {
@@ -284,7 +275,7 @@ func subdirectory(root, dir string) (string, error) {
 
 // dockerfile downloads the Dockerfile.
 func (f fetcher) dockerfile(ctx context.Context) (data []byte, err error) {
-	what := "load Dockerfile from " + shown(f.req.DockerfileURL)
+	what := "load Dockerfile from " + buildcontext.ShownText(f.req.DockerfileURL)
 	err = f.steps.do(what, func(*announced) error {
 		w := &bounded{left: dockerfile.MaxSize}
 		_, err := f.tools.Download.Download(ctx, f.req.DockerfileURL, w)

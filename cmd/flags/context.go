@@ -211,17 +211,22 @@ func (b *Build) gitOptions(g *request.Git) error {
 }
 
 // shown is a context as given without what may be a credential: the password
-// of a URL, and the user's name too, where tokens stand.
+// of a URL, and the user's name too, where tokens stand, and the query of a web
+// server's, where signatures do.
 func shown(text string) string {
 	scheme, _, isURL := strings.Cut(text, "://")
 	u, err := url.Parse(text)
 	switch {
 	case err != nil && isURL:
 		return scheme + "://" // it repeats nothing that could not be read
-	case err != nil || u.User == nil:
+	case err != nil, u.User == nil && (u.RawQuery == "" || !isURL):
 		return text
-	case scheme != "ssh":
+	}
+	if u.User != nil && scheme != "ssh" {
 		u.User = url.UserPassword("xxxxx", "xxxxx")
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "xxxxx"
 	}
 	return u.Redacted()
 }

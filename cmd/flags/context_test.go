@@ -184,13 +184,16 @@ func TestNamedContexts(t *testing.T) {
 // No message tells what may be a credential.
 func TestShown(t *testing.T) {
 	for text, want := range map[string]string{
-		"dir":                            "dir",
-		"git@example.com:x":              "git@example.com:x",
-		"https://example.com/x":          "https://example.com/x",
-		"https://token@example.com/x":    "https://xxxxx:xxxxx@example.com/x",
-		"git://token@example.com/x#main": "git://xxxxx:xxxxx@example.com/x#main",
-		"ssh://git:secret@example.com/x": "ssh://git:xxxxx@example.com/x",
-		"https://a:%zz@example.com/x":    "https://",
+		"dir":                              "dir",
+		"a dir?x=y":                        "a dir?x=y",
+		"git@example.com:x":                "git@example.com:x",
+		"https://example.com/x":            "https://example.com/x",
+		"https://token@example.com/x":      "https://xxxxx:xxxxx@example.com/x",
+		"git://token@example.com/x#main":   "git://xxxxx:xxxxx@example.com/x#main",
+		"ssh://git:secret@example.com/x":   "ssh://git:xxxxx@example.com/x",
+		"https://a:%zz@example.com/x":      "https://",
+		"https://example.com/x?sig=secret": "https://example.com/x?xxxxx",
+		"what?":                            "what?",
 	} {
 		if got := shown(text); got != want {
 			t.Errorf("%s is shown as %s, want %s", text, got, want)

@@ -44,6 +44,9 @@ func (b *Build) paths(r *request.Build, from From) error {
 	if err != nil {
 		return err
 	}
+	if err := staysBelow(filepath.Dir(named), from.Dir); err != nil {
+		return inputf(nameItself, "%s", err)
+	}
 	return laidOut(r, named, at.dir)
 }
 
@@ -167,10 +170,13 @@ func ignoreFile(dir, dockerfile string) (request.GuestPath, error) {
 	return "", nil
 }
 
+const nameItself = "name the file itself with --dockerfile"
+
 // contained is the real path of a file that is about to be read on behalf of
 // whoever wrote the context. A symbolic link in a pull request must not make
 // the launcher read a file of the host: the real file has to lie in the
-// context or in the directory that the path names.
+// context or, if the path does not go through that, in the directory that the
+// path names.
 func contained(path, dir string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -180,8 +186,8 @@ func contained(path, dir string) (string, error) {
 	if err != nil {
 		return "", inputf("", "%s: %s", path, reason(err))
 	}
-	if !below(real, dir) && !below(real, parent) {
-		return "", inputf("name the file itself with --dockerfile", "%s: a symbolic link that leads out of the context", path)
+	if !below(real, dir) && (within(path, dir) || !below(real, parent)) {
+		return "", inputf(nameItself, "%s: a symbolic link that leads out of the context", path)
 	}
 	return real, nil
 }

@@ -181,8 +181,9 @@ func validID(s string) bool {
 }
 
 // lentFiles keeps a checkout from choosing what is lent: a file named by its
-// place in the context must not be a symbolic link that leads out of it.
-func (b *Build) lentFiles(r *request.Build, _ From) error {
+// place in the context or in the current directory must not be a symbolic link
+// that leads out of it.
+func (b *Build) lentFiles(r *request.Build, from From) error {
 	files := map[string]string{}
 	for _, s := range b.lending.lent.Secrets {
 		if s.File != "" {
@@ -195,11 +196,18 @@ func (b *Build) lentFiles(r *request.Build, _ From) error {
 		}
 	}
 	for path, flag := range files {
-		if r.Context == "" || !within(path, string(r.Context)) {
+		if r.Context != "" && within(path, string(r.Context)) {
+			if real, err := filepath.EvalSymlinks(path); err == nil && !below(real, string(r.Context)) {
+				return inputf("name the file itself", "%s: %s: a symbolic link that leads out of the context", flag, path)
+			}
 			continue
 		}
-		if real, err := filepath.EvalSymlinks(path); err == nil && !below(real, string(r.Context)) {
-			return inputf("name the file itself", "%s: %s: a symbolic link that leads out of the context", flag, path)
+		// The environment's socket is the user's, and may well be a link.
+		if socket, _ := from.Env("SSH_AUTH_SOCK"); path == socket {
+			continue
+		}
+		if err := staysBelow(path, from.Dir); err != nil {
+			return inputf("name the file itself", "%s: %s", flag, err)
 		}
 	}
 	return nil

@@ -181,3 +181,30 @@ func TestLendErrors(t *testing.T) {
 		t.Errorf("%v (%+v)", err, e)
 	}
 }
+
+// TestLentFilesOfACheckout: also where the context is but a part of it, no link
+// of a checkout chooses what is lent.
+func TestLentFilesOfACheckout(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"co/app/Dockerfile": "FROM scratch", "co/out": "->../key", "co/d": "->..", "co/in": "->app/Dockerfile",
+		"co/sock": "->../sock", "key": "k", "sock": "",
+	})
+	co := filepath.Join(dir, "co")
+	env := map[string]string{"SSH_AUTH_SOCK": filepath.Join(co, "sock")}
+	for _, tt := range []struct {
+		flag, value string
+		refused     bool
+	}{
+		{"secret", "id=x,src=out", true},
+		{"secret", "id=x,src=d/key", true},
+		{"secret", "id=x,src=in", false},
+		{"secret", "id=x,src=../key", false},
+		{"ssh", "default=out", true},
+		{"ssh", "default", false},
+	} {
+		_, _, err := lend(co, env, "--context", "app", "--"+tt.flag, tt.value)
+		if refused := err != nil && strings.Contains(err.Error(), "a symbolic link that leads out of "+co); refused != tt.refused || !refused && err != nil {
+			t.Errorf("--%s %s: %v", tt.flag, tt.value, err)
+		}
+	}
+}

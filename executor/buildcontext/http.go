@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -69,16 +71,44 @@ func CheckRedirect(req *http.Request, via []*http.Request) error {
 }
 
 // Shown is a URL without what may be a credential: the password, and for web
-// servers the user's name too, where tokens stand.
+// servers the user's name too, where tokens stand, and what the query says,
+// which may be a signature that opens a file to everybody.
 func Shown(u *url.URL) string {
-	if u.User == nil {
-		return u.String()
-	}
 	plain := *u
 	if u.Scheme == "http" || u.Scheme == "https" {
-		plain.User = url.UserPassword("xxxxx", "xxxxx")
+		plain.RawQuery = shownQuery(u.RawQuery)
+		if u.User != nil {
+			plain.User = url.UserPassword("xxxxx", "xxxxx")
+		}
 	}
 	return plain.Redacted()
+}
+
+// ShownText is Shown of what may be no URL: then it tells the scheme at most.
+func ShownText(text string) string {
+	u, err := url.Parse(text)
+	if err == nil {
+		return Shown(u)
+	}
+	scheme, _, _ := strings.Cut(text, "://")
+	return scheme + "://"
+}
+
+// shownQuery hides all values of a query but those that say what is wanted of a
+// git repository.
+func shownQuery(query string) string {
+	if query == "" {
+		return ""
+	}
+	git := []string{"ref", "tag", "branch", "commit", "checksum", "subdir", "submodules", "keep-git-dir", "fetch-by-commit", "mtime"}
+	var shown []string
+	for pair := range strings.SplitSeq(query, "&") {
+		if key, _, _ := strings.Cut(pair, "="); !slices.Contains(git, key) {
+			pair = key + "=xxxxx"
+		}
+		shown = append(shown, pair)
+	}
+	return strings.Join(shown, "&")
 }
 
 func checkScheme(u *url.URL) error {
