@@ -315,3 +315,37 @@ func TestAtOnce(t *testing.T) {
 	}
 	builds.Wait()
 }
+
+// TestLinkedCache: a link in place of a cache leads nowhere, least of all to
+// files that would then be removed as none of the cache's.
+func TestLinkedCache(t *testing.T) {
+	d, key := open(t), KeyOf("c")
+	elsewhere := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(elsewhere, "precious"), nil, 0o600))
+	must(t, d.add(KeyOf("other"), "text", ""))
+	index, err := os.ReadFile(d.index(KeyOf("other")))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(elsewhere, indexName), index, 0o600))
+	must(t, os.WriteFile(filepath.Join(elsewhere, layerHex("text")), []byte("text"), 0o600))
+	must(t, os.Symlink(elsewhere, filepath.Join(d.path, string(key))))
+	_, chain := d.texts(t, KeyOf("other"))
+
+	if _, err := d.Take(key); !errors.Is(err, ErrDamaged) {
+		t.Errorf("taken: %v", err)
+	}
+	if err := d.Touch(key, chain); !errors.Is(err, ErrDamaged) {
+		t.Errorf("touched: %v", err)
+	}
+	if err := d.add(key, "more", chain); !errors.Is(err, ErrDamaged) {
+		t.Errorf("added to: %v", err)
+	}
+	must(t, d.add(key, "new", "")) // takes its place
+	d.want(t, key, "new")
+	entries, err := os.ReadDir(elsewhere)
+	must(t, err)
+	after, err := os.ReadFile(filepath.Join(elsewhere, indexName))
+	must(t, err)
+	if len(entries) != 3 || string(after) != string(index) {
+		t.Errorf("changed elsewhere: %v, %s", entries, after)
+	}
+}
