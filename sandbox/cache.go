@@ -29,16 +29,20 @@ func (c Caches) mounts() string { return filepath.Join(c.Dir, "mounts") }
 // before a time; zero: all.
 func PruneCaches(dir string, before time.Time) (cachedir.Removed, error) {
 	real, err := filepath.EvalSymlinks(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return cachedir.Removed{}, nil
-	}
+	mounts := Caches{Dir: real}.mounts()
 	if err == nil {
 		err = checkOwner(real)
+	}
+	if err == nil {
+		err = checkOwner(mounts)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return cachedir.Removed{}, nil
 	}
 	if err != nil {
 		return cachedir.Removed{}, fmt.Errorf("cache directory: %w", err)
 	}
-	return cachedir.Prune(Caches{Dir: real}.mounts(), before)
+	return cachedir.Prune(mounts, before)
 }
 
 // maxCaches is how many cache mounts one build may have.

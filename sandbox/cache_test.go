@@ -204,11 +204,32 @@ func TestCacheDirectories(t *testing.T) {
 		if want == "" || strings.Contains(want, "no ") || strings.HasPrefix(want, "not") {
 			continue
 		}
-		if _, err := PruneCaches(dir, time.Time{}); dir != inner && err == nil {
+		if _, err := PruneCaches(dir, time.Time{}); err == nil {
 			t.Errorf("%s: pruned", dir)
 		}
 	}
 	if r, err := PruneCaches(filepath.Join(base, "nowhere"), time.Time{}); err != nil || r.Caches != 0 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestPruneFollowsNoLink: a checkout's cache directory may have one in it.
+func TestPruneFollowsNoLink(t *testing.T) {
+	elsewhere, dir := t.TempDir(), t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	precious := filepath.Join(elsewhere, strings.Repeat("a", 64))
+	if err := os.Mkdir(precious, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(dir, "mounts")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PruneCaches(dir, time.Time{}); err == nil || !strings.Contains(err.Error(), "mounts is not a directory") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
 	}
 }
