@@ -24,8 +24,8 @@ const maxID = 255
 
 func (b *Build) registerSecrets() {
 	fs, l := b.set, &b.lending
-	fs.Var(listValue{&l.secrets}, "secret", "a secret for RUN --mount=type=secret: `id=name`,src=file or id=name,env=variable; may be repeated")
-	fs.Var(listValue{&l.agents}, "ssh", "an SSH agent for RUN --mount=type=ssh, $SSH_AUTH_SOCK or `id=path` of a socket or of keys; may be repeated")
+	fs.Var(listValue{&l.secrets}, "secret", "a secret for RUN --mount=type=secret: `id=name`,src=file or id=name,env=variable; with neither, the variable of that name, else the file; may be repeated")
+	fs.Var(listValue{&l.agents}, "ssh", "an SSH agent for RUN --mount=type=ssh and git repositories: an id, such as default, for the one at $SSH_AUTH_SOCK, or `id=path` of a socket, or of private keys with commas between them; may be repeated")
 	group(fs, groupRun, "secret", "ssh")
 }
 
