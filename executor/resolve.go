@@ -46,7 +46,9 @@ func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (
 	err := r.steps.do(what, func(*announced) error {
 		var err error
 		if local {
-			img, err = in.Resolve(in.ref, p)
+			if img, err = in.Resolve(in.ref, p); err == nil {
+				img.Ref = ref // its tag alone means nothing to those who read it
+			}
 		} else {
 			img, err = r.images.Resolve(ctx, ref, p)
 		}
