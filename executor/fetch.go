@@ -29,6 +29,9 @@ func Fetch(ctx context.Context, req *request.Build, in *Inputs, from *fromRegist
 		return err
 	}
 	tellUnused(req, plans, from.steps)
+	if err := checkSources(plans, in.Context, from.steps); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
 	begun := map[v1.Hash]bool{}

@@ -47,7 +47,11 @@ func (tt copyTest) run(t *testing.T) {
 		must(t, err)
 		from.Excluded = c.Excluded
 	}
+	early := CheckSources(&tt.op, from)
 	err := copyAll(t, root, from, &tt.op)
+	if early != nil && (err == nil || err.Error() != early.Error()) {
+		t.Errorf("said before: %v; then: %v", early, err)
+	}
 	if tt.err != "" {
 		if err == nil || !strings.Contains(err.Error(), tt.err) {
 			t.Fatalf("error %v, want %q", err, tt.err)
