@@ -141,6 +141,10 @@ func (o *output) further(key, value string) error {
 // finish settles what the output is, once all attributes are known.
 func (o *output) finish(given string) (push bool, err error) {
 	r := &o.b.result
+	if o.dest != "" && (o.kind == "registry" || o.kind == "image" || o.kind == "cacheonly") {
+		return false, usagef("type=docker,dest=app.tar or type=oci,dest=image,tar=false write an image",
+			"--output: type=%s writes no file: dest=%s", o.kind, o.dest)
+	}
 	switch o.kind {
 	case "registry":
 		return true, nil
