@@ -82,8 +82,8 @@ func (c *caches) name(ctx context.Context, img *image, want step.Cache) (string,
 	if err != nil {
 		return "", err
 	}
-	full := struct{ ID, From, Source, Owner, Copy string }{
-		c.namespace + "/" + want.ID, from, want.Source, want.Owner, fmt.Sprint(want.Copy),
+	full := struct{ Namespace, ID, From, Source, Owner, Copy string }{
+		c.namespace, want.ID, from, want.Source, want.Owner, fmt.Sprint(want.Copy),
 	}
 	text, err := json.Marshal(full)
 	return "cache mount " + string(text), err

@@ -35,10 +35,22 @@ func (c *caches) identity(ctx context.Context, img *image, want step.Cache) (str
 	return "", nil
 }
 
-// identity is made of what a stage was built from: the base image's digest, the
-// text of commands, and of all other steps the files that they left, whatever
-// their times.
+// identity is made of what a finished stage was built from: the base image's
+// digest, the text of commands, and of all other steps the files that they left,
+// whatever their times. It is remembered, for a stage may have been used by the
+// others in any number of ways.
 func (img *image) identity(ctx context.Context, s *plan.Stage) (string, error) {
+	if known, ok := img.identities.Load(s); ok {
+		return known.(string), nil
+	}
+	id, err := img.identify(ctx, s)
+	if err == nil {
+		img.identities.Store(s, id)
+	}
+	return id, err
+}
+
+func (img *image) identify(ctx context.Context, s *plan.Stage) (string, error) {
 	sum := sha256.New()
 	switch {
 	case s.Base.Stage != nil:

@@ -361,6 +361,8 @@ func TestCacheNames(t *testing.T) {
 	add("plain", step.Cache{ID: "a"})
 	add("id", step.Cache{ID: "b"})
 	add("namespace", step.Cache{ID: "a"}, request.KeyValue{Key: "BUILDKIT_CACHE_MOUNT_NS", Value: "n"})
+	add("slash in the namespace", step.Cache{ID: "a"}, request.KeyValue{Key: "BUILDKIT_CACHE_MOUNT_NS", Value: "n/m"})
+	add("slash in the id", step.Cache{ID: "m/a"}, request.KeyValue{Key: "BUILDKIT_CACHE_MOUNT_NS", Value: "n"})
 	add("owner", step.Cache{ID: "a", Owner: "0755 0:0"})
 	add("source", step.Cache{ID: "a", Source: "/s"})
 	add("copy", step.Cache{ID: "a", Copy: 1})
@@ -411,4 +413,25 @@ func TestCacheIdentity(t *testing.T) {
 			t.Errorf("%+v is the same as %+v", r, usual)
 		}
 	}
+}
+
+// TestCacheIdentityOfMany: stages that use one another in 2^40 ways take no
+// longer than their number says.
+func TestCacheIdentityOfMany(t *testing.T) {
+	h := newCacheHost(t)
+	h.build(t.Context(), nil, func(b *cacheBuild) {
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		dir, err := b.c.space.Mkdir()
+		check(t, err)
+		last := &plan.Stage{Steps: []*plan.Step{{Op: &plan.Copy{}}}}
+		b.img.stages[0] = &stage{Stage: last, work: []*work{{upper: dir}}}
+		for i := plan.StageID(1); i <= 40; i++ {
+			bind := plan.Mount{Type: "bind", From: plan.From{Kind: plan.FromStage, Stage: last}}
+			last = &plan.Stage{ID: i, Steps: []*plan.Step{{Op: &plan.Run{Mounts: []plan.Mount{bind, bind}}}}}
+			b.img.stages[i] = &stage{Stage: last, work: []*work{{upper: dir}}}
+		}
+		_, err = b.c.identity(ctx, b.img, step.Cache{From: plan.From{Kind: plan.FromStage, Stage: last}})
+		check(t, err)
+	})
 }

@@ -32,6 +32,8 @@ type image struct {
 	// platform is what it is built for.
 	platform v1.Platform
 	stages   map[plan.StageID]*stage
+	// identities are those of stages, a *plan.Stage each, as far as asked for.
+	identities sync.Map
 }
 
 // image prepares the i-th image.
