@@ -100,7 +100,7 @@ func request(t *testing.T, u string) *http.Request {
 // TestDownloadAfterRedirect goes all the way with two servers.
 func TestDownloadAfterRedirect(t *testing.T) {
 	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "got "+r.Header.Get("Authorization"))
+		io.WriteString(w, "got "+r.Header.Get("Authorization")+r.Header.Get("Referer"))
 	}))
 	t.Cleanup(there.Close)
 	here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +116,7 @@ func TestDownloadAfterRedirect(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if _, err := h.Download(t.Context(), here.URL, &b); err != nil || b.String() != "got " {
+	if _, err := h.Download(t.Context(), here.URL+"?sig=s3cret", &b); err != nil || b.String() != "got " {
 		t.Errorf("%q, %v", b.String(), err)
 	}
 }

@@ -64,6 +64,8 @@ func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
+	// It would tell the next host the query, which may be a signature.
+	req.Header.Del("Referer")
 	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme && req.URL.Scheme != "https" {
 		req.Header.Del("Authorization")
 	}
