@@ -164,7 +164,7 @@ func (m *maker) plan(ctx context.Context) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.checks.syntax(m.file)
+	m.checks.syntax(m.file, m.args)
 	m.checks.stageNames(stages)
 	m.checks.casing(stages)
 	if err := m.globals(ctx, stages, globals); err != nil {
