@@ -39,6 +39,7 @@ func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upp
 		return "", err
 	}
 	c.nodes = env.Nodes
+	env.tellUnknown("--chown="+op.Chown, c.unknown)
 	err = errors.Join(c.all(ctx, op, env), c.close())
 	if err != nil {
 		return "", err
@@ -70,16 +71,18 @@ func source(ctx context.Context, from plan.From, env Env) (src Source, release f
 
 // copier copies files from one source into one root.
 type copier struct {
-	root   int         // destination
-	rootAt string      // where it lies
-	src    int         // root of the source
-	hidden hider       // of the source; nil: nothing is hidden
-	stage  bool        // the source is a stage: owners and attributes are kept
-	own    *owner      // of everything that is made; nil: as the source
-	mode   *modeChange // nil: as the source
-	self   owner       // of new files
-	filter filter
-	nodes  func(dirfd int, name string, mode uint32, dev uint64) error // nil: mknodat
+	root   int    // destination
+	rootAt string // where it lies
+	src    int    // root of the source
+	hidden hider  // of the source; nil: nothing is hidden
+	stage  bool   // the source is a stage: owners and attributes are kept
+	own    *owner // of everything that is made; nil: as the source
+	// unknown are the names in --chown that the stage does not know.
+	unknown []string
+	mode    *modeChange // nil: as the source
+	self    owner       // of new files
+	filter  filter
+	nodes   func(dirfd int, name string, mode uint32, dev uint64) error // nil: mknodat
 
 	// granted remembers what the umask leaves of a mode, plus grantKnown.
 	granted [0o1000]atomic.Uint32
@@ -124,8 +127,8 @@ func (c *copier) open(users, src string, op *plan.Copy) (err error) {
 		return err
 	}
 	defer unix.Close(dir)
-	own, err := lookupOwner(dir, op.Chown)
-	c.own = &own
+	own, unknown, err := lookupOwner(dir, op.Chown)
+	c.own, c.unknown = &own, unknown
 	return err
 }
 
