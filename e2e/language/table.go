@@ -31,22 +31,17 @@ func Table(sections []*Section, cases []*Case) string {
 		}
 		b.WriteString("\n")
 	}
-	list := func(title string, reason func(*Case) string) {
-		fmt.Fprintf(&b, "## %s\n\n", title)
+	list := func(who string, reason func(*Case) string) {
+		fmt.Fprintf(&b, "## Where %s does otherwise\n\n", who)
 		for _, c := range cases {
-			if text := reason(c); text != "" {
-				fmt.Fprintf(&b, "- %s (`%s`)\n", text, c.Name)
+			if text := reason(c); text != "" && text != "same" {
+				fmt.Fprintf(&b, "- `%s`: %s %s: %s.\n", c.Name, c.About, who, text)
 			}
 		}
 	}
-	list("Where BuildKit does otherwise", func(c *Case) string { return c.BuildKit })
+	list("BuildKit", func(c *Case) string { return c.BuildKit })
 	b.WriteString("\n")
-	list("Where buildah does otherwise", func(c *Case) string {
-		if c.Buildah == "same" {
-			return ""
-		}
-		return c.Buildah
-	})
+	list("buildah", func(c *Case) string { return c.Buildah })
 	return b.String()
 }
 
@@ -62,8 +57,7 @@ func (r *Row) holders(cases []*Case) []string {
 	var list []string
 	for _, c := range cases {
 		if slices.Contains(c.Rows, r.Name()) {
-			_, name, _ := strings.Cut(c.Name, "/")
-			list = append(list, name)
+			list = append(list, c.Name)
 		}
 	}
 	list = append(list, r.Conformance...)
