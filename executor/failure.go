@@ -48,6 +48,7 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 		exit *step.ExitError
 
 		foreign *step.ForeignError
+		notLent *step.NotLentError
 	)
 	if errors.As(err, &st) {
 		f.Class, f.Log = stepClass(st.Step), st.Log
@@ -61,6 +62,12 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 	}
 	if errors.As(err, &exit) {
 		f.Class, f.ExitCode, f.Hint = request.ClassRun, exit.Code, killed(exit.Code)
+	}
+	if errors.As(err, &notLent) {
+		f.Hint = "lend it with " + notLent.Flag
+	}
+	if st != nil && fromContext(st.Step) && errors.Is(err, step.ErrNotFound) {
+		f.Hint = "sources are looked for in the context and nowhere above it; what its ignore file excludes is not there"
 	}
 	switch {
 	case st == nil:
@@ -81,6 +88,12 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 		f.Excerpt = dockerfile.Excerpt(text, f.Line, f.EndLine)
 	}
 	return f
+}
+
+// fromContext says whether a step copies from the build context.
+func fromContext(s *plan.Step) bool {
+	op, ok := s.Op.(*plan.Copy)
+	return ok && op.From.Kind == plan.FromContext
 }
 
 const crossCompile = "start the stage with FROM --platform=$BUILDPLATFORM, cross-compile there for $TARGETARCH, and COPY --from it: files of any architecture can be copied"

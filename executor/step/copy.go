@@ -274,7 +274,8 @@ func (c *copier) place(dest, name string, mode uint32, fill func(io.Writer) (tim
 }
 
 func notFound(name string) error {
-	return fmt.Errorf("%q: %w", "/"+strings.TrimPrefix(name, "/"), errNotFound)
+	return fmt.Errorf("%q: %w", "/"+strings.TrimPrefix(name, "/"), ErrNotFound)
 }
 
-var errNotFound = errors.New("not found")
+// ErrNotFound says that a copy names a source that is not there.
+var ErrNotFound = errors.New("not found")

@@ -33,7 +33,7 @@ func CheckSources(op *plan.Copy, src Source) error {
 		}
 		at, err := c.lookup(path.Clean("/" + p))
 		switch {
-		case errors.Is(err, errNotFound):
+		case errors.Is(err, ErrNotFound):
 			return err
 		case err == nil:
 			at.close()
