@@ -27,7 +27,7 @@ type answer interface {
 // the names and the order of the fields in JSON.
 func call(ctx context.Context, req *request.Build, in *Inputs, images plan.Resolver, steps *Steps) (*request.Called, error) {
 	// Of several platforms the first is looked at: they share the Dockerfile.
-	opt, err := options(req)
+	opt, err := options(req, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -94,6 +94,7 @@ func TestDescribe(t *testing.T) {
 		"wall":     {&WallError{"seccomp", "0"}, request.ClassIsolation, 0, 0, "seccomp"},
 		"full":     {&StepError{copying, nil, &os.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}}, request.ClassResource, 3, 0, "space"},
 		"canceled": {fmt.Errorf("pull: %w", context.Canceled), request.ClassCanceled, 0, 0, "build canceled"},
+		"not lent": {&StepError{run, nil, &step.NotLentError{Msg: "secret q: not found", Flag: "--secret id=q,src=FILE"}}, request.ClassRun, 2, 0, "secret q: not found"},
 		"other":    {errors.New("odd"), request.ClassInternal, 0, 0, "odd"},
 	} {
 		f := Describe(c.err, req, text)

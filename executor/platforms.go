@@ -38,9 +38,7 @@ func makePlans(ctx context.Context, req *request.Build, in *Inputs, images plan.
 	}
 	var plans []*plan.Plan
 	for n := range max(len(req.Platforms), 1) {
-		one := *req
-		one.Platforms = req.Platforms[min(n, len(req.Platforms)):]
-		opt, err := options(&one)
+		opt, err := options(req, n)
 		if err != nil {
 			return nil, err
 		}
@@ -57,18 +55,21 @@ func makePlans(ctx context.Context, req *request.Build, in *Inputs, images plan.
 	return plans, nil
 }
 
-// options are those for the first platform of the request.
-func options(req *request.Build) (plan.Options, error) {
+// options are those for the i-th platform of the request. Where it has none, the
+// image is for the platform of its base.
+func options(req *request.Build, i int) (plan.Options, error) {
 	opt := plan.Options{
-		Target: req.Target, Args: req.Args, Labels: req.Labels, Created: req.Created, Allow: req.Allow, Network: req.Run.Network, BuildPlatform: here(),
+		Target: req.Target, Args: req.Args, Labels: req.Labels, Created: req.Created,
+		Allow: req.Allow, Network: req.Run.Network, BuildPlatform: here(),
 	}
-	for _, name := range req.Platforms[:min(1, len(req.Platforms))] {
-		p, err := v1.ParsePlatform(name)
-		if err != nil {
-			return opt, dockerfile.Errorf(request.ClassResolve, nil, "platform %q: %v", name, err)
-		}
-		opt.Platform = *p
+	if i >= len(req.Platforms) {
+		return opt, nil
 	}
+	p, err := v1.ParsePlatform(req.Platforms[i])
+	if err != nil {
+		return opt, dockerfile.Errorf(request.ClassResolve, nil, "platform %q: %v", req.Platforms[i], err)
+	}
+	opt.Platform = *p
 	return opt, nil
 }
 

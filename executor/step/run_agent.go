@@ -46,7 +46,7 @@ func (r *run) addAgent(ctx context.Context, m plan.Mount) error {
 	}
 	switch {
 	case ask == nil && m.Required:
-		return fmt.Errorf("no SSH key %q forwarded from the client", m.ID)
+		return &NotLentError{Msg: fmt.Sprintf("no SSH key %q forwarded from the client", m.ID), Flag: "--ssh " + m.ID}
 	case ask == nil:
 		return nil
 	}

@@ -12,6 +12,14 @@ import (
 // program with a longer one (MAX_ARG_STRLEN, with the byte that ends it).
 const maxVariable = 32*4096 - 1
 
+// NotLentError is a secret or an agent that a command requires and nobody lent.
+type NotLentError struct {
+	Msg  string
+	Flag string // what would lend it
+}
+
+func (e *NotLentError) Error() string { return e.Msg }
+
 // secretFile is a file that only the command sees: the child writes it to a
 // tmpfs of its own.
 type secretFile struct {
@@ -27,7 +35,7 @@ func (r *run) addSecret(ctx context.Context, m plan.Mount) error {
 		return err
 	}
 	if !ok && m.Required {
-		return fmt.Errorf("secret %s: not found", m.ID)
+		return &NotLentError{Msg: fmt.Sprintf("secret %s: not found", m.ID), Flag: "--secret id=" + m.ID + ",src=FILE"}
 	}
 	if m.Env != "" {
 		if err := r.setVariable(m.Env, value); err != nil {

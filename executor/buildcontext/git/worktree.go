@@ -45,9 +45,6 @@ func (w *worktree) tree(ctx context.Context, i id, d folder) error {
 	if d.depth > w.limits.nesting {
 		return fmt.Errorf("%s: directories in more than %d directories", d.path, w.limits.nesting)
 	}
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
 	list, err := w.src.pack.readTree(i)
 	if err != nil {
 		return err
@@ -83,6 +80,9 @@ func pathError(name string, err error) error {
 }
 
 func (w *worktree) entry(ctx context.Context, e entry, d folder) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
 	name := path.Join(d.path, e.name)
 	switch e.mode & modeType {
 	case modeDir:
