@@ -233,7 +233,7 @@ func TestRunLeavesNothing(t *testing.T) {
 	must(t, err)
 	start := time.Now()
 	upper := b.want(shell("(sleep 100 &); sleep 200 & echo done"), "done\n")
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > 20*time.Second {
 		t.Errorf("a background process held the step up for %v", d)
 	}
 	if got := inUpper(t, upper); len(got) > 0 {
@@ -403,7 +403,7 @@ func TestRunCancel(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want canceled", err)
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("took %v", d)
 	}
 }
