@@ -25,7 +25,7 @@ func TestReadme(t *testing.T) {
 	}
 	defer registry.Stop()
 	dir := t.TempDir()
-	put(t, filepath.Join(dir, "Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n")
+	put(t, filepath.Join(dir, "Dockerfile"), "FROM scratch AS app\nCOPY Dockerfile /\n")
 	config := t.TempDir()
 	put(t, filepath.Join(config, "config.json"), "{}")
 	for _, line := range commands {
