@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"time"
@@ -142,10 +141,10 @@ func overSocket(socket string) exchange {
 		defer conn.Close()
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		defer stop()
-		if _, err := conn.Write(framed(message)); err != nil {
+		if _, err := conn.Write(request.AgentMessage(message)); err != nil {
 			return nil, ended(ctx, err)
 		}
-		reply, err := readMessage(conn)
+		reply, err := request.ReadAgentMessage(conn)
 		if err != nil {
 			return nil, ended(ctx, err)
 		}
@@ -159,24 +158,4 @@ func ended(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	return err
-}
-
-// framed is a message with its length.
-func framed(message []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...)
-}
-
-// readMessage reads one message and takes off its length.
-func readMessage(r io.Reader) ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n == 0 || n > request.MaxAgentMessage {
-		return nil, fmt.Errorf("a message of %d bytes", n)
-	}
-	message := make([]byte, n)
-	_, err := io.ReadFull(r, message)
-	return message, err
 }

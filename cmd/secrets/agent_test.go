@@ -63,7 +63,7 @@ func newFakeAgent(t testing.TB, reply func(message []byte) []byte) *fakeAgent {
 func (f *fakeAgent) serve(conn net.Conn, reply func([]byte) []byte) {
 	defer conn.Close()
 	for {
-		message, err := readMessage(conn)
+		message, err := request.ReadAgentMessage(conn)
 		if err != nil {
 			return
 		}
@@ -109,7 +109,7 @@ func TestAgentWall(t *testing.T) {
 		if message[0] == signRequest {
 			kind = signResponse
 		}
-		return framed([]byte{kind, 0, 0, 0, 0})
+		return request.AgentMessage([]byte{kind, 0, 0, 0, 0})
 	}
 	f := newFakeAgent(t, yes)
 	sink := &events{}
@@ -161,13 +161,13 @@ func TestAgentReplies(t *testing.T) {
 		want  []byte
 		told  string
 	}{
-		"keys":           {framed([]byte{identitiesAnswer, 0, 0, 0, 0}), []byte{identitiesAnswer, 0, 0, 0, 0}, ""},
-		"no":             {framed([]byte{agentFailure}), []byte{agentFailure}, ""},
-		"another kind":   {framed([]byte{signResponse, 1}), []byte{agentFailure}, ""},
-		"a failure+":     {framed([]byte{agentFailure, 1}), []byte{agentFailure}, ""},
-		"nothing":        {framed(nil), nil, "a message of 0 bytes"},
+		"keys":           {request.AgentMessage([]byte{identitiesAnswer, 0, 0, 0, 0}), []byte{identitiesAnswer, 0, 0, 0, 0}, ""},
+		"no":             {request.AgentMessage([]byte{agentFailure}), []byte{agentFailure}, ""},
+		"another kind":   {request.AgentMessage([]byte{signResponse, 1}), []byte{agentFailure}, ""},
+		"a failure+":     {request.AgentMessage([]byte{agentFailure, 1}), []byte{agentFailure}, ""},
+		"nothing":        {request.AgentMessage(nil), nil, "a message of 0 bytes"},
 		"too large":      {[]byte{0, 4, 0, 1}, nil, "a message of 262145 bytes"},
-		"the largest":    {framed(append([]byte{identitiesAnswer}, make([]byte, request.MaxAgentMessage-1)...)), append([]byte{identitiesAnswer}, make([]byte, request.MaxAgentMessage-1)...), ""},
+		"the largest":    {request.AgentMessage(append([]byte{identitiesAnswer}, make([]byte, request.MaxAgentMessage-1)...)), append([]byte{identitiesAnswer}, make([]byte, request.MaxAgentMessage-1)...), ""},
 		"it hangs up":    {nil, nil, "EOF"},
 		"in the middle":  {[]byte{0, 0}, nil, "unexpected EOF"},
 		"in the message": {[]byte{0, 0, 0, 9, identitiesAnswer}, nil, "unexpected EOF"},
@@ -264,7 +264,7 @@ func TestKeyring(t *testing.T) {
 	defer here.Close()
 	go func() {
 		for {
-			message, err := readMessage(there)
+			message, err := request.ReadAgentMessage(there)
 			if err != nil {
 				return
 			}
@@ -272,7 +272,7 @@ func TestKeyring(t *testing.T) {
 			if err != nil {
 				return
 			}
-			there.Write(framed(reply))
+			there.Write(request.AgentMessage(reply))
 		}
 	}()
 	client := agent.NewClient(here)

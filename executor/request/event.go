@@ -59,13 +59,10 @@ type Ask struct {
 	Data []byte `json:"data,omitempty"`
 }
 
-// MaxSecret is the largest secret, as in BuildKit; MaxAgentMessage is the
-// largest message of the SSH agent protocol (draft-miller-ssh-agent) that any
-// agent takes. Both are in bytes. MaxAgentsAtOnce is how many messages to agents
-// may wait for their answers.
+// MaxSecret is the largest secret, in bytes, as in BuildKit. MaxAgentsAtOnce is
+// how many messages to agents may wait for their answers.
 const (
 	MaxSecret       = 500 << 10
-	MaxAgentMessage = 256 << 10
 	MaxAgentsAtOnce = 8
 )
 

@@ -2,10 +2,8 @@ package step
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -130,7 +128,7 @@ func serveClient(ctx context.Context, conn net.Conn, ask askAgent) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	for {
-		message, err := readMessage(conn)
+		message, err := request.ReadAgentMessage(conn)
 		if err != nil {
 			return
 		}
@@ -138,24 +136,8 @@ func serveClient(ctx context.Context, conn net.Conn, ask askAgent) {
 		if err != nil || len(reply) > request.MaxAgentMessage {
 			reply = []byte{agentFailure}
 		}
-		framed := append(binary.BigEndian.AppendUint32(nil, uint32(len(reply))), reply...)
-		if _, err := conn.Write(framed); err != nil {
+		if _, err := conn.Write(request.AgentMessage(reply)); err != nil {
 			return
 		}
 	}
-}
-
-// readMessage reads a message of the agent protocol and takes off its length.
-func readMessage(r io.Reader) ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n == 0 || n > request.MaxAgentMessage {
-		return nil, fmt.Errorf("a message of %d bytes", n)
-	}
-	message := make([]byte, n)
-	_, err := io.ReadFull(r, message)
-	return message, err
 }

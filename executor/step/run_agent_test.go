@@ -46,11 +46,11 @@ func auditAgent(args []string) {
 			if err != nil {
 				fmt.Println(err)
 			}
-			_, err = readMessage(one)
+			_, err = request.ReadAgentMessage(one)
 			fmt.Println("one too many:", errors.Is(err, os.ErrDeadlineExceeded))
 			conn.Close()
 			one.SetReadDeadline(time.Now().Add(10 * time.Second))
-			reply, err := readMessage(one)
+			reply, err := request.ReadAgentMessage(one)
 			fmt.Printf("a place is free: %x %v\n", reply, err)
 			return
 		case "hang":
@@ -62,7 +62,7 @@ func auditAgent(args []string) {
 		default:
 			conn.Write(framedHex(a))
 		}
-		reply, err := readMessage(conn)
+		reply, err := request.ReadAgentMessage(conn)
 		fmt.Printf("%x %v\n", reply, err)
 	}
 }
