@@ -1,7 +1,6 @@
 package step
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -45,7 +44,7 @@ func (c *copier) unpack(ctx context.Context, at spot, dest string) (done bool, e
 
 // extract unpacks f into dest, if it is an archive.
 func (c *copier) extract(ctx context.Context, f *os.File, dest string) (done bool, err error) {
-	if !isArchive(f) {
+	if !layer.IsArchive(f) {
 		return false, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -75,18 +74,6 @@ func (c *copier) archiveDir(dest string) (spot, error) {
 		return at, err
 	}
 	return at, nil
-}
-
-// isArchive says whether r begins with a tar header, compressed or not. What
-// cannot be decompressed that far is no archive but a file.
-func isArchive(r io.Reader) bool {
-	d, _, err := layer.Decompress(r)
-	if err != nil {
-		return false
-	}
-	defer d.Close()
-	_, err = tar.NewReader(d).Next()
-	return err == nil
 }
 
 // remote downloads one URL, or checks out one git repository.
