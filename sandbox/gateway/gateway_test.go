@@ -1,0 +1,230 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
+)
+
+func TestTCP(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(at, func(t *testing.T) {
+			server := echoServer(t, at)
+			r := newRig(t, Config{Egress: allowing(t, server.String()), Role: "build"})
+			r.SetStep("RUN make")
+			c, err := r.dial(through(server))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := make([]byte, 3<<20)
+			rand.NewChaCha8([32]byte{1}).Read(data)
+			go func() {
+				_, _ = c.Write(data)
+				_ = c.CloseWrite()
+			}()
+			got, err := io.ReadAll(c)
+			if err != nil || sha256.Sum256(got) != sha256.Sum256(data) {
+				t.Fatalf("%d of %d bytes came back: %v", len(got), len(data), err)
+			}
+			c.Close()
+			recs := r.end(t)
+			if len(recs) != 1 {
+				t.Fatalf("records: %+v", recs)
+			}
+			rec := recs[0]
+			if rec.Verdict != Allowed || rec.In != int64(len(data)) || rec.Out != int64(len(data)) || rec.Role != "build" ||
+				rec.Step != "RUN make" || rec.Protocol != "tcp" || rec.Address != server.Addr() || rec.Port != server.Port() || rec.Time.IsZero() {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+}
+
+// TestTCPRefusals: what is denied, and what the host cannot connect to, is
+// reset at once.
+func TestTCPRefusals(t *testing.T) {
+	server := echoServer(t, "127.0.0.1:0")
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := closed.Addr().(*net.TCPAddr).AddrPort()
+	closed.Close()
+	r := newRig(t, Config{Egress: allowing(t, nobody.String(), "192.168.77.0/24:1")})
+	want := map[string]Verdict{}
+	for _, c := range []struct {
+		to   netip.AddrPort
+		as   string
+		want Verdict
+	}{
+		{through(server), server.Addr().String(), Denied},
+		{through(nobody), "127.0.0.1", Failed},
+		{netip.MustParseAddrPort("10.1.2.3:80"), "10.1.2.3", Denied},
+		{netip.MustParseAddrPort("169.254.169.254:80"), "169.254.169.254", Denied},
+		{netip.MustParseAddrPort("[fd00:ec2::254]:80"), "fd00:ec2::254", Denied},
+		{netip.MustParseAddrPort("[64:ff9b::10.1.2.3]:80"), "64:ff9b::a01:203", Denied},
+		{netip.MustParseAddrPort("[::ffff:10.1.2.3]:80"), "::ffff:10.1.2.3", Denied},
+		{netip.MustParseAddrPort("[fe80::1]:80"), "fe80::1", Denied},
+		{netip.MustParseAddrPort("192.168.77.1:2"), "192.168.77.1", Denied},
+	} {
+		begin := time.Now()
+		if conn, err := r.dial(c.to); err == nil {
+			t.Errorf("%s: connected", c.to)
+			conn.Close()
+		} else if took := time.Since(begin); took > 5*time.Second || !strings.Contains(err.Error(), "refused") && !strings.Contains(err.Error(), "no route") {
+			t.Errorf("%s: %v after %v", c.to, err, took)
+		}
+		if c.to.Addr() != netip.MustParseAddr("127.0.0.1") && !c.to.Addr().Is4In6() { // its own stack keeps those
+			want[c.to.String()] = c.want
+		}
+	}
+	recs := r.end(t)
+	if len(recs) < len(want)-1 {
+		t.Errorf("%d records for %d flows", len(recs), len(want))
+	}
+	for _, rec := range recs {
+		if rec.Verdict == Allowed || rec.Reason == "" {
+			t.Errorf("record %+v", rec)
+		}
+	}
+}
+
+// TestOwnAddress: the host's own address is reached only if a rule says so.
+func TestOwnAddress(t *testing.T) {
+	own := hostAddress(t)
+	server := echoServer(t, netip.AddrPortFrom(own, 0).String())
+	for _, c := range []struct {
+		allow string
+		want  bool
+	}{{"1.1.1.1", false}, {"0.0.0.0/0", false}, {server.Addr().String(), true}, {server.String(), true}} {
+		r := newRig(t, Config{Egress: allowing(t, c.allow)})
+		conn, err := r.dial(server)
+		if (err == nil) != c.want {
+			t.Errorf("%s: %v", c.allow, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
+
+// hostAddress is an address of this machine that is not loopback.
+func hostAddress(t testing.TB) netip.Addr {
+	t.Helper()
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr()
+		}
+	}
+	t.Skip("this machine has no address but loopback")
+	return netip.Addr{}
+}
+
+// TestReset: a connection that fails on one side fails on the other.
+func TestReset(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	server := l.Addr().(*net.TCPAddr).AddrPort()
+	r := newRig(t, Config{Egress: allowing(t, server.String())})
+	c, err := r.dial(through(server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reset(conn.(*net.TCPConn))
+	if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("after a reset: %v", err)
+	}
+	c.Close()
+}
+
+func TestUDP(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		server := udpEcho(t, at)
+		r := newRig(t, Config{Egress: allowing(t, server.String()), Limits: Limits{UDPIdle: time.Second}})
+		c := r.dialUDP(t, through(server))
+		for _, size := range []int{1, 1400, 30000} {
+			msg := bytes.Repeat([]byte{7}, size)
+			if _, err := c.Write(msg); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 1<<16)
+			if n, err := c.Read(got); err != nil || !bytes.Equal(got[:n], msg) {
+				t.Fatalf("%d bytes: %d, %v", size, n, err)
+			}
+		}
+		// The flow ends by itself, and has one record.
+		for begin := time.Now(); r.Counters().Records == 0; time.Sleep(10 * time.Millisecond) {
+			if time.Since(begin) > 20*time.Second {
+				t.Fatal("the flow does not end")
+			}
+		}
+		recs := r.end(t)
+		if len(recs) != 1 || recs[0].Verdict != Allowed || recs[0].In != 31401 || recs[0].Out != 31401 || recs[0].Protocol != "udp" {
+			t.Errorf("records %+v", recs)
+		}
+	}
+}
+
+// TestUDPDenied: the sandbox hears that nobody is there, and many datagrams of
+// one flow are one record.
+func TestUDPDenied(t *testing.T) {
+	for _, to := range []string{"10.1.2.3:99", "[fd00::1]:99"} {
+		r := newRig(t, Config{Egress: policy.RunEgress()})
+		c := r.dialUDP(t, netip.MustParseAddrPort(to))
+		var heard error
+		for begin := time.Now(); heard == nil && time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+			_, heard = c.Write([]byte("x")) // one fails with the error of one before
+		}
+		if heard == nil || !strings.Contains(heard.Error(), "refused") {
+			t.Errorf("%s: %v", to, heard)
+		}
+		for range 5 {
+			_, _ = c.Write([]byte("x"))
+		}
+		if recs := r.end(t); len(recs) != 1 || recs[0].Verdict != Denied || recs[0].Address.String() != netip.MustParseAddrPort(to).Addr().String() {
+			t.Errorf("%s: records %+v", to, recs)
+		}
+	}
+}
+
+func TestPing(t *testing.T) {
+	own := hostAddress(t)
+	r := newRig(t, Config{Egress: allowing(t, own.String())})
+	for to, want := range map[string]bool{own.String(): true, GatewayIPv4.String(): true, GatewayIPv6.String(): true, "10.1.2.3": false, "fd00::9": false} {
+		reply, err := r.ping(t, netip.MustParseAddr(to))
+		if reply != want {
+			t.Errorf("%s: %v, %v", to, reply, err)
+		}
+	}
+	recs := r.end(t)
+	if len(recs) != 3 {
+		t.Errorf("records %+v", recs)
+	}
+	for _, rec := range recs {
+		if rec.Verdict == Failed && strings.Contains(rec.Reason, "may not ping") {
+			t.Skip(rec.Reason)
+		}
+		if rec.Protocol != "icmp" || (rec.Verdict == Allowed) != (rec.Address == own) {
+			t.Errorf("record %+v", rec)
+		}
+	}
+}
