@@ -21,6 +21,9 @@ import (
 // launcherEnv makes the test program a launcher; its value is a job as JSON.
 const launcherEnv = "KBUILD_GATEWAY_TEST_JOB"
 
+// testSelf is this program, wherever it is.
+const testSelf = "/proc/self/exe"
+
 // job is a program on the sandbox's side of a link.
 type job struct {
 	Command  []string
@@ -28,7 +31,8 @@ type job struct {
 	Allow    []string
 	Resolver string // address and port
 	Limits   Limits
-	Hold     bool // print a line when it runs, and go on
+	Client   []string // make this program the command, as a client of speedServer
+	Hold     bool     // print a line when it runs, and go on
 }
 
 // outcome is what came of a job.
@@ -71,7 +75,10 @@ func (j job) run() (out outcome, err error) {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
-	start, err := Through(cmd, "/proc/self/exe")
+	if j.Client != nil {
+		cmd.Path, cmd.Args = testSelf, []string{"client", clientArg, strings.Join(j.Client, " ")}
+	}
+	start, err := Through(cmd, testSelf)
 	if err != nil {
 		return out, err
 	}
