@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,10 +33,13 @@ import (
 type rig struct {
 	*Gateway
 	guest *stack.Stack
+	ports atomic.Int32 // used for UDP
 
 	mu      sync.Mutex
 	records []Record
 }
+
+const firstPort = 10000
 
 // socketPair is a link in memory that keeps frames apart.
 func socketPair(t testing.TB) (ours, theirs *os.File) {
@@ -144,8 +148,13 @@ func (r *rig) dial(to netip.AddrPort) (*gonet.TCPConn, error) {
 
 func (r *rig) dialUDP(t testing.TB, to netip.AddrPort) *gonet.UDPConn {
 	t.Helper()
-	a := full(to)
-	c, err := gonet.DialUDP(r.guest, nil, &a, network(to.Addr()))
+	// A port that was used before would be an old flow's.
+	own, a := SandboxIPv4, full(to)
+	if to.Addr().Is6() {
+		own = SandboxIPv6
+	}
+	from := full(netip.AddrPortFrom(own, uint16(firstPort+r.ports.Add(1))))
+	c, err := gonet.DialUDP(r.guest, &from, &a, network(to.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
