@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
@@ -202,4 +203,40 @@ func checkRun(t *testing.T, out outcome, sum string) {
 		}
 	}
 	t.Log(count)
+}
+
+// TestRunscKilled: after kill -9 of the launcher no process of gVisor is left.
+func TestRunscKilled(t *testing.T) {
+	for _, who := range everybody {
+		t.Run(who.name, func(t *testing.T) {
+			j := inSandbox(t, who, "sleep 1000")
+			j.Hold = true
+			state := j.Command[1]
+			cmd := launchCommand(t, who, j)
+			out, err := cmd.StdoutPipe()
+			must(t, err)
+			must(t, cmd.Start())
+			if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+				_ = cmd.Wait()
+				t.Skipf("no namespaces here: %v", err)
+			}
+			until(t, "sentry and gofer", func() bool { return processes(t, state) >= 3 })
+			must(t, cmd.Process.Kill())
+			_ = cmd.Wait()
+			until(t, "its processes end", func() bool { return processes(t, state) == 0 })
+		})
+	}
+}
+
+// processes counts those with an argument.
+func processes(t *testing.T, arg string) (n int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte("\x00"+arg+"\x00")) {
+			n++
+		}
+	}
+	return n
 }
