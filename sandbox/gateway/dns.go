@@ -21,6 +21,8 @@ const (
 	maxOnNameConn  = 100 // questions
 	nameConnIdle   = 10 * time.Second
 	maxAnswerOnTCP = 1<<16 - 1
+
+	tableTTL = 60 // seconds, of answers from the host's table
 )
 
 // serveNames listens for questions on the gateway's own addresses.
@@ -163,6 +165,10 @@ func (g *Gateway) resolve(f *flow, q question) answer {
 		f.rec.Reason = "answered as empty"
 		return answer{}
 	}
+	if list, known := g.hosts[q.name()]; known {
+		f.rec.Reason += ", by the host's table"
+		return g.fromTable(q, list)
+	}
 	a, from, err := g.resolver.ask(g.ctx, q, filter{
 		address: func(addr netip.Addr) string { return g.deniedAnswer(q, addr) },
 		alias:   g.deniedAlias,
@@ -184,10 +190,34 @@ func (g *Gateway) resolve(f *flow, q question) answer {
 	return a
 }
 
+// fromTable answers a question for a name of the host's table.
+func (g *Gateway) fromTable(q question, list []netip.Addr) (a answer) {
+	h := dnsmessage.ResourceHeader{Name: q.q.Name, Type: q.q.Type, Class: dnsmessage.ClassINET, TTL: tableTTL}
+	for _, addr := range list {
+		if g.deniedAnswer(q, addr) != "" {
+			continue
+		}
+		g.names.remember(addr, q.name(), nameLeast, time.Now())
+		switch {
+		case addr.IsLoopback() && addr.Is4():
+			addr = GatewayIPv4
+		case addr.IsLoopback():
+			addr = GatewayIPv6
+		}
+		switch {
+		case addr.Is4() && q.q.Type == dnsmessage.TypeA:
+			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: addr.As4()}})
+		case addr.Is6() && q.q.Type == dnsmessage.TypeAAAA:
+			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
+		}
+	}
+	return a
+}
+
 // deniedAnswer tells why an address may not be told to the sandbox: no port of
 // it could be reached.
 func (g *Gateway) deniedAnswer(q question, addr netip.Addr) string {
-	v := g.egress.Judge(policy.Destination{Addr: addr, Names: []string{q.name()}, Own: g.own.has(addr)})
+	v := g.egress.Judge(policy.Destination{Addr: addr, Names: []string{q.name()}, Own: !addr.IsLoopback() && g.own.has(addr)})
 	if v.Allowed {
 		return ""
 	}

@@ -163,6 +163,27 @@ func TestAllowByName(t *testing.T) {
 	}
 }
 
+// TestHosts: the host's table is answered from, and a loopback address in it is
+// reached through the gateway's.
+func TestHosts(t *testing.T) {
+	server := echoServer(t, "127.0.0.1:0")
+	table := ParseHosts([]byte("127.0.0.1 localhost\n127.0.0.1\tRegistry.Local reg # mine\n::1 ip6-localhost registry.local\n10.1.1.1 inside.local\n# 1.1.1.1 no\nx y\n10.2.2.2 secret.local\n"))
+	if want := "map[inside.local:[10.1.1.1] reg:[127.0.0.1] registry.local:[127.0.0.1 ::1] secret.local:[10.2.2.2]]"; fmt.Sprint(table) != want {
+		t.Errorf("%v, want %s", table, want)
+	}
+	r := newRig(t, Config{Egress: allowing(t, server.String(), "inside.local"), Hosts: table})
+	for name, want := range map[string]string{
+		"registry.local.": GatewayIPv4.String(), "reg.": GatewayIPv4.String(), "inside.local.": "10.1.1.1", "secret.local.": "",
+	} {
+		conn := r.dialUDP(t, netip.AddrPortFrom(GatewayIPv4, dnsPort))
+		m, err := ask(conn, name, dnsmessage.TypeA)
+		if got := strings.Join(addresses(m), " "); err != nil || m.RCode != 0 || got != want {
+			t.Errorf("%s: %q %v, want %q", name, got, err, want)
+		}
+	}
+	must(t, r.tryTCP(through(server)))
+}
+
 func TestNoResolver(t *testing.T) {
 	r := newRig(t, Config{Egress: policy.RunEgress()})
 	conn := r.dialUDP(t, netip.AddrPortFrom(GatewayIPv4, dnsPort))

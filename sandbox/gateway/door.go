@@ -83,6 +83,7 @@ func (d *door) admit6(pkt *stack.PacketBuffer) bool {
 	}
 	h := header.IPv6(b)
 	src, dst := host(h.SourceAddress()), host(h.DestinationAddress())
+	next := tcpip.TransportProtocolNumber(h.NextHeader()) // or an extension, which the stack walks through
 	local := src.IsLinkLocalUnicast() || src.IsUnspecified()
 	switch {
 	case src != SandboxIPv6 && !local:
@@ -91,20 +92,20 @@ func (d *door) admit6(pkt *stack.PacketBuffer) bool {
 	case dst.IsLinkLocalMulticast():
 		// Neighbours are looked for there. What else is said to the link reaches
 		// nobody: the stack has joined no group but those that it needs.
-		if next := h.TransportProtocol(); next == header.ICMPv6ProtocolNumber || next == hopByHop {
+		if next == header.ICMPv6ProtocolNumber || next == hopByHop {
 			return true
 		}
-		d.deny(protocolName(h.TransportProtocol()), dst)
+		d.deny(protocolName(next), dst)
 		return false
 	case dst.IsMulticast():
-		d.deny(protocolName(h.TransportProtocol()), dst)
+		d.deny(protocolName(next), dst)
 		return false
 	case local && !dst.IsLinkLocalUnicast() && dst != GatewayIPv6:
 		d.g.strays.Add(1)
 		return false
 	}
-	if _, known := forwarded(h.TransportProtocol()); !known && !extension(h.TransportProtocol()) {
-		d.deny(protocolName(h.TransportProtocol()), dst)
+	if _, known := forwarded(next); !known && !extension(next) {
+		d.deny(protocolName(next), dst)
 	}
 	return true
 }
@@ -134,8 +135,7 @@ func (d *door) deny(proto string, dst netip.Addr) {
 
 const hopByHop = tcpip.TransportProtocolNumber(0)
 
-// extension tells whether an IPv6 header of another kind follows, which the
-// stack walks through.
+// extension tells whether n is not a protocol but another header of IPv6.
 func extension(n tcpip.TransportProtocolNumber) bool {
 	switch n {
 	case hopByHop, 43, 44, 60: // routing, fragment, destination options

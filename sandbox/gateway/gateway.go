@@ -27,7 +27,11 @@ type Config struct {
 	// Resolvers are the host's name servers, see ParseResolvers. They are asked
 	// whatever Egress says. None: every question fails.
 	Resolvers []netip.AddrPort
-	Role      string // of the sandbox, for the records
+	// Hosts are names that are answered here, in lower case without a dot at the
+	// end: the host's own table, see ParseHosts. Egress counts for the addresses.
+	// The loopback address of a name is told as the gateway's.
+	Hosts map[string][]netip.Addr
+	Role  string // of the sandbox, for the records
 	// Sink takes the records, one at a time. While it does not return, flows
 	// that end wait, and no new ones begin when the queue is full.
 	Sink   func(Record)
@@ -50,6 +54,7 @@ type Gateway struct {
 	own       own
 	pings     pings
 	resolver  resolver
+	hosts     map[string][]netip.Addr
 	starts    *rate.Limiter
 	questions *rate.Limiter
 
@@ -76,11 +81,11 @@ func New(c Config) (*Gateway, error) {
 	l := c.Limits.withDefaults()
 	g := &Gateway{
 		link: c.Link, egress: c.Egress, role: c.Role, limits: l,
-		names:     names{byAddr: map[netip.Addr][]named{}},
-		mute:      mute{until: map[pair]time.Time{}},
-		own:       own{list: net.InterfaceAddrs},
-		pings:     pings{live: map[pair]*ping{}},
-		resolver:  resolver{servers: c.Resolvers},
+		names:    names{byAddr: map[netip.Addr][]named{}},
+		mute:     mute{until: map[pair]time.Time{}},
+		own:      own{list: net.InterfaceAddrs},
+		pings:    pings{live: map[pair]*ping{}},
+		resolver: resolver{servers: c.Resolvers}, hosts: c.Hosts,
 		starts:    rate.NewLimiter(rate.Limit(l.Starts), 2*l.Starts),
 		questions: rate.NewLimiter(rate.Limit(l.QuestionRate), l.QuestionRate),
 		live:      map[string]int{}, table: map[*flow]struct{}{},
@@ -134,11 +139,30 @@ func (g *Gateway) Close() error {
 	g.cancel()
 	g.breakOff(func(*flow) bool { return true })
 	if g.net != nil {
-		g.net.Close() // wakes what waits for the sandbox
-		g.running.Wait()
-		g.net.Wait()
+		g.abortAll()
+		g.net.Destroy()
 	}
 	g.loops.Wait()
 	g.records.close()
 	return g.link.Close()
+}
+
+// abortAll ends the sandbox's side of every flow, and waits for their records.
+// A handshake may begin while it does: so it does it again.
+func (g *Gateway) abortAll() {
+	ended := make(chan struct{})
+	go func() {
+		g.running.Wait()
+		close(ended)
+	}()
+	for {
+		for _, e := range g.net.RegisteredEndpoints() {
+			e.Abort()
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }

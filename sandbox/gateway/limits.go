@@ -25,8 +25,9 @@ type Limits struct {
 	Buffer int
 }
 
-// withDefaults bounds the gateway's memory at about 600 MB at the very worst:
-// TCP times two of Buffer and two of copySize.
+// withDefaults bounds the gateway's memory at about 800 MB at the very worst:
+// TCP times two of Buffer and two of copySize, and UDP times two datagrams and
+// udpQueue.
 func (l Limits) withDefaults() Limits {
 	def(&l.TCP, 1024)
 	def(&l.HalfOpen, 256)

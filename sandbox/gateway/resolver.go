@@ -42,6 +42,27 @@ func ParseResolvers(conf []byte) []netip.AddrPort {
 	return out
 }
 
+// ParseHosts returns the names of a hosts file. That of the machine itself are
+// left out: localhost is each sandbox's own.
+func ParseHosts(file []byte) map[string][]netip.Addr {
+	out := map[string][]netip.Addr{}
+	for _, f := range confLines(file) {
+		a, err := netip.ParseAddr(f[0])
+		if err != nil || a.Zone() != "" {
+			continue
+		}
+		for _, n := range f[1:] {
+			if n[0] == '#' {
+				break
+			}
+			if n = strings.ToLower(strings.TrimSuffix(n, ".")); n != "localhost" && !strings.HasPrefix(n, "ip6-") {
+				out[n] = append(out[n], a.Unmap())
+			}
+		}
+	}
+	return out
+}
+
 // SandboxResolvConf is the resolv.conf of a sandbox whose host has conf: the
 // gateway is the name server, and the search list stays.
 func SandboxResolvConf(conf []byte) []byte {
