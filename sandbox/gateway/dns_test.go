@@ -196,6 +196,37 @@ func TestNoResolver(t *testing.T) {
 	}
 }
 
+// TestForeignRecords: what an answer holds beside the question's name is not
+// passed on, nor is an answer to another question.
+func TestForeignRecords(t *testing.T) {
+	n := dnsmessage.MustNewName
+	q := question{q: dnsmessage.Question{Name: n("a.example."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}
+	record := func(name string, body dnsmessage.ResourceBody) dnsmessage.Resource {
+		return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: n(name), Class: dnsmessage.ClassINET, TTL: 1 << 30}, Body: body}
+	}
+	one := &dnsmessage.AResource{A: [4]byte{1, 1, 1, 1}}
+	m := dnsmessage.Message{
+		Header: dnsmessage.Header{ID: 7, Response: true}, Questions: []dnsmessage.Question{q.q},
+		Answers:     []dnsmessage.Resource{record("victim.example.", one), record("b.example.", one), record("a.example.", &dnsmessage.CNAMEResource{CNAME: n("b.example.")})},
+		Authorities: []dnsmessage.Resource{record("example.", &dnsmessage.NSResource{NS: n("evil.example.")})},
+		Additionals: []dnsmessage.Resource{record("a.example.", one)},
+	}
+	all := filter{address: func(netip.Addr) string { return "" }, alias: func(string) string { return "" }}
+	b, err := m.Pack()
+	must(t, err)
+	a, err := parseAnswer(b, 7, q, all)
+	if err != nil || len(a.answers) != 2 || len(a.authorities) != 0 || len(a.addresses) != 1 || a.answers[0].Header.TTL != maxTTL {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := parseAnswer(b, 8, q, all); err == nil {
+		t.Error("an answer with another number was taken")
+	}
+	q.q.Name = n("c.example.")
+	if _, err := parseAnswer(b, 7, q, all); err == nil {
+		t.Error("an answer to another question was taken")
+	}
+}
+
 func TestParseResolvers(t *testing.T) {
 	for _, c := range []struct{ conf, want string }{
 		{"", "[127.0.0.1:53]"},

@@ -3,12 +3,14 @@ package gateway
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,6 +121,28 @@ func TestOwnAddress(t *testing.T) {
 	}
 }
 
+// TestOwnJudged: a public address that the host has is as closed as loopback,
+// and so is every one when the host's cannot be read.
+func TestOwnJudged(t *testing.T) {
+	r := newRig(t, Config{Egress: policy.RunEgress()})
+	to := netip.MustParseAddrPort("8.8.8.8:22")
+	for _, c := range []struct {
+		list []net.Addr
+		err  error
+		want bool
+	}{
+		{nil, nil, true},
+		{[]net.Addr{&net.IPNet{IP: net.IPv4(8, 8, 8, 8), Mask: net.CIDRMask(24, 32)}}, nil, false},
+		{[]net.Addr{&net.IPNet{IP: net.IPv4(8, 8, 8, 9), Mask: net.CIDRMask(24, 32)}}, nil, true},
+		{nil, io.ErrUnexpectedEOF, false},
+	} {
+		r.own = own{list: func() ([]net.Addr, error) { return c.list, c.err }}
+		if _, _, v := r.judge(to); v.Allowed != c.want {
+			t.Errorf("%v, %v: %+v", c.list, c.err, v)
+		}
+	}
+}
+
 // hostAddress is an address of this machine that is not loopback.
 func hostAddress(t testing.TB) netip.Addr {
 	t.Helper()
@@ -157,6 +181,28 @@ func TestReset(t *testing.T) {
 		t.Errorf("after a reset: %v", err)
 	}
 	c.Close()
+
+	c, err = r.dial(through(server))
+	must(t, err)
+	conn, err = l.Accept()
+	must(t, err)
+	_, err = c.Write([]byte("x"))
+	must(t, err)
+	_, err = conn.Read(make([]byte, 1))
+	must(t, err)
+	r.guestAbort(t)
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after a reset of the sandbox: %v", err)
+	}
+	c.Close()
+}
+
+// guestAbort resets every connection of the sandbox.
+func (r *rig) guestAbort(t *testing.T) {
+	t.Helper()
+	for _, e := range r.guest.RegisteredEndpoints() {
+		e.Abort()
+	}
 }
 
 func TestUDP(t *testing.T) {
@@ -200,8 +246,9 @@ func TestUDPDenied(t *testing.T) {
 		if heard == nil || !strings.Contains(heard.Error(), "refused") {
 			t.Errorf("%s: %v", to, heard)
 		}
-		for range 5 {
+		for range 50 {
 			_, _ = c.Write([]byte("x"))
+			time.Sleep(5 * time.Millisecond)
 		}
 		if recs := r.end(t); len(recs) != 1 || recs[0].Verdict != Denied || recs[0].Address.String() != netip.MustParseAddrPort(to).Addr().String() {
 			t.Errorf("%s: records %+v", to, recs)

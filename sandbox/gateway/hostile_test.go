@@ -73,6 +73,19 @@ func syn(from, port uint16) []byte {
 	return b
 }
 
+// summed4 is an ICMP message with its sum.
+func summed4(b ...byte) []byte {
+	header.ICMPv4(b).SetChecksum(header.ICMPv4Checksum(b, 0))
+	return b
+}
+
+// request6 is an echo request, which IPv6 takes only with its sum.
+func request6(to netip.Addr) []byte {
+	b := []byte{128, 0, 0, 0, 0, 1, 0, 1}
+	header.ICMPv6(b).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: b, Src: guest(SandboxIPv6), Dst: guest(to)}))
+	return b
+}
+
 // TestDoor: what is never forwarded is denied and recorded once, and what no
 // honest sandbox sends is counted.
 func TestDoor(t *testing.T) {
@@ -93,6 +106,10 @@ func TestDoor(t *testing.T) {
 		"gre":            {packet4(47, netip.MustParseAddr("1.1.1.1"), udp), "ip/47", 0},
 		"multicast":      {packet4(header.UDPProtocolNumber, netip.MustParseAddr("224.0.0.251"), udp), "udp", 0},
 		"multicast echo": {packet4(header.ICMPv4ProtocolNumber, netip.MustParseAddr("224.0.0.1"), []byte{8, 0, 0, 0, 0, 1, 0, 1}), "icmp", 0},
+		"echo":           {packet4(header.ICMPv4ProtocolNumber, netip.MustParseAddr("10.0.0.1"), summed4(8, 0, 0, 0, 0, 1, 0, 1)), "icmp", 0},
+		"echo reply":     {packet4(header.ICMPv4ProtocolNumber, netip.MustParseAddr("10.0.0.1"), summed4(0, 0, 0, 0, 0, 1, 0, 1)), "", 0},
+		"timestamp":      {packet4(header.ICMPv4ProtocolNumber, netip.MustParseAddr("10.0.0.1"), summed4(13, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)), "", 0},
+		"hidden echo6":   {packet6(0, netip.MustParseAddr("fd00::1"), append([]byte{58, 0, 5, 2, 0, 0, 1, 0}, request6(netip.MustParseAddr("fd00::1"))...)), "icmp", 0},
 		"broadcast":      {packet4(header.UDPProtocolNumber, netip.MustParseAddr("255.255.255.255"), udp), "udp", 0},
 		"multicast6":     {packet6(header.UDPProtocolNumber, netip.MustParseAddr("ff02::fb"), udp), "udp", 0},
 		"wide multicast": {packet6(header.UDPProtocolNumber, netip.MustParseAddr("ff0e::1"), udp), "udp", 0},
