@@ -171,13 +171,12 @@ func (r *rig) ping(t testing.TB, to netip.Addr) (reply bool, err error) {
 	if to.Is6() {
 		proto, request, want = icmp.ProtocolNumber6, byte(header.ICMPv6EchoRequest), byte(header.ICMPv6EchoReply)
 	}
-	_ = proto
 	c, derr := dialPing(r.guest, to, kind, proto)
 	if derr != nil {
 		t.Fatal(derr)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write([]byte{request, 0, 0, 0, 0, 0, 0, 7, 'h', 'i'}); err != nil {
