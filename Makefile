@@ -8,7 +8,7 @@ STAMP    := -trimpath -ldflags '-X main.version=$(VERSION)'
 STATIC   := -trimpath -tags netgo,osusergo -ldflags '-X main.version=$(VERSION) -extldflags "-static"'
 RUNSC    := bin/runsc
 # What make test fuzzes: all that reads what a stranger wrote and crosses a wall. make fuzz FUZZ=.* takes every target.
-FUZZ     ?= Fuzz(Unpack|Extract|Plan|Frames|Serve|Question|Answer)
+FUZZ     ?= Fuzz(Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer)
 FUZZTIME ?= 20s
 GOTEST   ?= go test
 export GOTOOLCHAIN ?= auto
@@ -47,8 +47,9 @@ fuzz: ## FUZZTIME (20s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry
 	$(GOTEST) -count=1 -timeout 30m ./e2e
-conformance: build ## the Dockerfile cases in KBUILD_CONFORMANCE
+conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, and what buildah makes of them
 	go run ./e2e/conformance $(CASES)
+	go run ./e2e/conformance -buildah $(CASES)
 bench: deps-test build ## cases B, C, D and G against buildah
 	go run ./e2e/bench $(CASES)
 demo: deps-demo build ## a base image, a build on it, and a look at the result
@@ -63,6 +64,6 @@ lint:
 	out/staticcheck ./...
 	go test -count=1 -run '^TestLaw' ./e2e
 golden: ## rewrites the golden files
-	go test ./policy ./sandbox ./cmd/flags ./cmd/progress ./cmd/kbuild-sandbox -update
+	go test ./policy ./sandbox ./cmd/flags ./cmd/progress ./cmd/kbuild-sandbox ./e2e/language -update
 clean:
 	rm -rf bin out

@@ -19,7 +19,7 @@ import (
 )
 
 // commands are the scripts' own commands. IMAGE is a reference in a registry,
-// layout:DIR, or tar:FILE.
+// layout:DIR, or tar:FILE, for an image of an index with %platform after it.
 //
 //	build ARGS...           kbuild-sandbox build with the registry's host as insecure and plain progress;
 //	                        placeholders like $REGISTRY in the Dockerfile named by -f (or ./Dockerfile)
@@ -29,6 +29,7 @@ import (
 //	status N                the last build ended with this status
 //	config IMAGE EXPR       jq's answer about the config file
 //	manifest IMAGE EXPR     jq's answer about the manifest
+//	top IMAGE EXPR          jq's answer about what IMAGE names, also an index
 //	tree IMAGE [BASE]       the flattened image, or what differs from BASE, a path a line, and `N changed, M removed`
 //	layers IMAGE            the entries of every layer, "N type mode uid:gid path"
 //	validate IMAGE          go-containerregistry's validate
@@ -36,8 +37,10 @@ import (
 //	unpack IMAGE DIR        umoci's unpacking of it, rootfs in DIR/rootfs
 //	same-as-buildah ARGS... builds with us and with buildah and compares the trees, and ours with what umoci unpacks
 //	index REF IMAGE...      pushes an index of images, each for its own platform
-//	serve NAME DIR          serves DIR by HTTP; $NAME its host
+//	serve NAME DIR [HEADER] serves DIR by HTTP, bare repositories NAME.git in it by git's protocol; $NAME its host;
+//	                        asks for an Authorization header
 //	special KIND NAME [N]   a fifo, or N sparse or random bytes
+//	agent start|client NAME an ssh-agent: $NAME its socket; a static program that tries one
 //	expand FILE...          replaces $NAME of the script's environment in files
 //	registry NAME OPT...    starts a registry of its own: $NAME its host; auth tls readonly
 //	proxy NAME TARGET OPT.. starts a front that fails; see proxyCommand
@@ -49,6 +52,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"status":          statusCommand,
 		"config":          jqCommand(v1.Image.RawConfigFile),
 		"manifest":        jqCommand(v1.Image.RawManifest),
+		"top":             topCommand,
 		"tree":            treeCommand,
 		"layers":          layersCommand,
 		"validate":        validateCommand,
@@ -61,6 +65,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"special":         specialCommand,
 		"index":           indexCommand,
 		"serve":           serveCommand,
+		"agent":           agentCommand,
 	}
 }
 
@@ -141,10 +146,14 @@ func jqCommand(part func(v1.Image) ([]byte, error)) func(*testscript.TestScript,
 		}
 		raw, err := part(open(ts, args[0]))
 		ts.Check(err)
-		file := filepath.Join(ts.Getenv("SIDE"), "part.json")
-		ts.Check(os.WriteFile(file, raw, 0o644))
-		ts.Check(ts.Exec("jq", "-cr", args[1], file))
+		jq(ts, raw, args[1])
 	}
+}
+
+func jq(ts *testscript.TestScript, raw []byte, expr string) {
+	file := filepath.Join(ts.Getenv("SIDE"), "part.json")
+	ts.Check(os.WriteFile(file, raw, 0o644))
+	ts.Check(ts.Exec("jq", "-cr", expr, file))
 }
 
 func treeCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -186,6 +195,12 @@ func layersCommand(ts *testscript.TestScript, neg bool, args []string) {
 func validateCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 || neg {
 		ts.Fatalf("usage: validate IMAGE")
+	}
+	top, err := find(ts, args[0])
+	ts.Check(err)
+	if idx, ok := top.(v1.ImageIndex); ok {
+		ts.Check(validate.Index(idx))
+		return
 	}
 	ts.Check(validate.Image(open(ts, args[0])))
 }

@@ -11,6 +11,7 @@ cleanup() {
   rm -rf "$work"
 }
 trap cleanup EXIT
+export XDG_CACHE_HOME=$work/cache
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 title "a registry on the loopback interface"

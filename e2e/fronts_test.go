@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -67,10 +68,28 @@ func login(ts *testscript.TestScript, host string) {
 
 // serveCommand serves a directory by HTTP: serve NAME DIR.
 func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 || neg {
-		ts.Fatalf("usage: serve NAME DIR")
+	if len(args) < 2 || len(args) > 3 || neg {
+		ts.Fatalf("usage: serve NAME DIR [AUTHORIZATION]")
 	}
-	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
+	dir := ts.MkAbs(args[1])
+	files := http.FileServer(http.Dir(dir))
+	git := &cgi.Handler{
+		Path: "/bin/sh", Args: []string{"-c", "exec git http-backend"},
+		Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1",
+			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
+		InheritEnv: []string{"PATH"},
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(args) == 3 && r.Header.Get("Authorization") != args[2] {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		if strings.Contains(r.URL.Path, ".git/") {
+			git.ServeHTTP(w, r)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
 	tb(ts).Cleanup(s.Close)
 	ts.Setenv(args[0], s.Listener.Addr().String())
 	ts.Setenv("EXPAND", ts.Getenv("EXPAND")+" "+args[0])

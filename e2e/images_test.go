@@ -20,16 +20,36 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/flat"
 )
 
-// open finds an image: a reference in a registry, layout:DIR, or tar:FILE.
+// open finds an image: a reference in a registry, layout:DIR, or tar:FILE; of an
+// index the one for a platform that follows after a %.
 func open(ts *testscript.TestScript, ref string) v1.Image {
-	img, err := find(ts, ref)
-	if err != nil {
-		ts.Fatalf("%s: %v", ref, err)
+	ref, platform, _ := strings.Cut(ref, "%")
+	top, err := find(ts, ref)
+	ts.Check(err)
+	if img, ok := top.(v1.Image); ok {
+		return img
 	}
-	return img
+	idx, ok := top.(v1.ImageIndex)
+	if !ok || platform == "" {
+		ts.Fatalf("%s is an index: say %%platform", ref)
+	}
+	m, err := idx.IndexManifest()
+	ts.Check(err)
+	for _, d := range m.Manifests {
+		if d.Platform != nil && d.Platform.String() == platform {
+			img, err := idx.Image(d.Digest)
+			ts.Check(err)
+			return img
+		}
+	}
+	ts.Fatalf("%s has no %s", ref, platform)
+	return nil
 }
 
-func find(ts *testscript.TestScript, ref string) (v1.Image, error) {
+// manifested is an image or an index.
+type manifested interface{ RawManifest() ([]byte, error) }
+
+func find(ts *testscript.TestScript, ref string) (manifested, error) {
 	if dir, ok := strings.CutPrefix(ref, "layout:"); ok {
 		idx, err := layout.ImageIndexFromPath(ts.MkAbs(dir))
 		if err != nil {
@@ -42,6 +62,9 @@ func find(ts *testscript.TestScript, ref string) (v1.Image, error) {
 		if len(m.Manifests) != 1 {
 			ts.Fatalf("%s has %d images", ref, len(m.Manifests))
 		}
+		if m.Manifests[0].MediaType.IsIndex() {
+			return idx.ImageIndex(m.Manifests[0].Digest)
+		}
 		return idx.Image(m.Manifests[0].Digest)
 	}
 	if file, ok := strings.CutPrefix(ref, "tar:"); ok {
@@ -51,7 +74,26 @@ func find(ts *testscript.TestScript, ref string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return remote.Image(r)
+	d, err := remote.Get(r)
+	if err != nil {
+		return nil, err
+	}
+	if d.MediaType.IsIndex() {
+		return d.ImageIndex()
+	}
+	return d.Image()
+}
+
+// topCommand asks jq about the manifest of what a reference names.
+func topCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: top IMAGE EXPR")
+	}
+	top, err := find(ts, args[0])
+	ts.Check(err)
+	raw, err := top.RawManifest()
+	ts.Check(err)
+	jq(ts, raw, args[1])
 }
 
 func absentCommand(ts *testscript.TestScript, neg bool, args []string) {

@@ -35,11 +35,13 @@ func podCommand(ts *testscript.TestScript, neg bool, args []string) {
 		unpack(ts, "layout:"+args[0], bundle)
 	}
 	work := filepath.Join(side, "emptydir")
-	ts.Check(os.MkdirAll(work, 0o777))
+	volume := filepath.Join(side, "volume") // a claim that outlives the pod
+	ts.Check(errors.Join(os.MkdirAll(work, 0o777), os.MkdirAll(volume, 0o777)))
 	spec := podSpec(append([]string{"/kaniko/executor"}, args[2:]...), []specs.Mount{
 		{Destination: "/workspace", Type: "bind", Source: ts.MkAbs(args[1]), Options: []string{"rbind", "ro"}},
 		{Destination: "/kaniko/.docker", Type: "bind", Source: filepath.Join(side, "home", ".docker"), Options: []string{"rbind", "ro"}},
 		{Destination: "/work", Type: "bind", Source: work, Options: []string{"rbind", "rw"}},
+		{Destination: "/cache", Type: "bind", Source: volume, Options: []string{"rbind", "rw"}},
 		{Destination: "/etc/resolv.conf", Type: "bind", Source: "/etc/resolv.conf", Options: []string{"rbind", "ro"}},
 		{Destination: "/etc/hosts", Type: "bind", Source: "/etc/hosts", Options: []string{"rbind", "ro"}},
 	})

@@ -35,7 +35,7 @@ func TestLayerOf2GiB(t *testing.T) {
 	put(t, filepath.Join(context, "Dockerfile"), "FROM "+registry.Host+"/library/busybox:1\n"+
 		"RUN head -c 2147483648 /dev/urandom >/big\n")
 	cmd := exec.Command(filepath.Join(bin, "kbuild-sandbox"), "build", "--insecure-registry", registry.Host,
-		"--work-dir", work, "-d", registry.Host+"/big:1", "--compression-level", "1", "--progress", "plain",
+		"--work-dir", work, "--cache-dir", "", "-d", registry.Host+"/big:1", "--compression-level", "1", "--progress", "plain",
 		context)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

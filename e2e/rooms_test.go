@@ -69,27 +69,32 @@ func TestLaw2ArrowsBetweenRooms(t *testing.T) {
 // arrows are the rooms that each room may import, beside executor/request. A
 // trailing /* stands for all rooms below.
 var arrows = map[string][]string{
-	"cmd/kbuild-sandbox":    {"cmd/flags", "cmd/progress", "sandbox", "sandbox/gateway", "policy", "runtime/runsc"},
-	"cmd/executor":          {"cmd/flags", "cmd/progress", "executor", "executor/*", "policy", "policy/filter"},
-	"cmd/flags":             {"cmd/progress"},
-	"cmd/progress":          {},
-	"policy":                {},
-	"policy/filter":         {"policy"},
-	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway"},
+	"cmd/kbuild-sandbox": {"cmd/flags", "cmd/progress", "cmd/secrets", "sandbox", "sandbox/gateway", "policy", "runtime/runsc"},
+	"cmd/executor":       {"cmd/flags", "cmd/progress", "cmd/secrets", "executor", "executor/*", "policy", "policy/filter"},
+	"cmd/flags":          {"cmd/progress", "cmd/secrets"},
+	"cmd/progress":       {},
+	"cmd/secrets":        {},
+	"policy":             {},
+	"policy/filter":      {"policy"},
+	// The cache directory has one form and two sides; its room parses no layer.
+	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "executor/cachedir"},
 	"sandbox/gateway":       {"policy"},
 	"runtime/runsc":         {},
 	"executor":              {"executor/*"},
 	"executor/request":      {},
 	"executor/store":        {},
 	"executor/buildcontext": {},
-	"executor/dockerfile":   {},
-	"executor/plan":         {"executor/dockerfile"},
-	"executor/rootfs":       {},
-	"executor/step":         {"executor/dockerfile", "executor/plan", "executor/rootfs", "executor/layer", "executor/buildcontext", "policy", "policy/filter"},
-	"executor/layer":        {"executor/store"},
-	"executor/erofs":        {},
-	"executor/cache":        {"executor/plan", "executor/registry", "executor/layer", "executor/store"},
-	"executor/registry":     {"executor/store"},
+	// Its way to the network is buildcontext's.
+	"executor/buildcontext/git": {"executor/buildcontext"},
+	"executor/dockerfile":       {},
+	"executor/plan":             {"executor/dockerfile"},
+	"executor/rootfs":           {},
+	"executor/step":             {"executor/dockerfile", "executor/plan", "executor/rootfs", "executor/layer", "executor/buildcontext", "policy", "policy/filter"},
+	"executor/layer":            {"executor/store"},
+	"executor/erofs":            {},
+	"executor/cachedir":         {},
+	"executor/cache":            {"executor/plan", "executor/registry", "executor/layer", "executor/store"},
+	"executor/registry":         {"executor/store"},
 }
 
 func lawArrows(rooms map[string]*room) []string {
@@ -150,7 +155,12 @@ var powers = []power{
 	{"dials",
 		[]string{"net.Dial", "net.DialTimeout", "net.Dialer", "net.Listen", "net/http.Get", "net/http.Client", "net/http.DefaultClient",
 			"net/http.DefaultTransport", "net/http.Transport", "crypto/tls.Dial"},
-		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway"}},
+		// On the host: an SSH agent's Unix socket.
+		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway", "cmd/secrets/agent.go"}},
+	{"serves or calls a Unix socket",
+		[]string{"net.DialUnix", "net.ListenUnix", "net.ListenUnixgram", "net.FileConn", "net.FileListener", "net.ListenConfig"},
+		// The SSH agent that a RUN step is lent.
+		[]string{"executor/step/run_agent.go"}},
 	{"executes",
 		[]string{"os/exec.Command", "os/exec.CommandContext", "os/exec.Cmd", "os.StartProcess", system + "Exec", sysUnix + "Exec", system + "ForkExec"},
 		// On the host: the launcher starts runsc and the credential helpers.

@@ -1,9 +1,13 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
@@ -57,6 +61,7 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 		return err
 	}
 	steps := NewSteps(tools.Sink)
+	defer steps.summary()
 	for _, dest := range req.Destinations {
 		full, err := registry.FullName(dest)
 		if err != nil {
@@ -81,18 +86,24 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 	if err := in.open(ctx, req, space, tools, steps); err != nil {
 		return err
 	}
+	in.Epochs = &epochs{in: in, space: space, tools: tools}
+	from := newFromRegistry(in, tools.Images, st, steps)
 	if req.Call != "" {
-		result.Called, err = call(ctx, req, in, newFromRegistry(tools.Images, st, steps))
+		result.Called, err = call(ctx, req, in, from, steps)
 		return err
 	}
-	if err := Fetch(ctx, req, in, st, tools.Images, steps); err != nil {
+	if err := Fetch(ctx, req, in, from); err != nil {
 		return err
 	}
-	desc, err := Build(ctx, req, in, st, Bench{Space: space, Tools: tools}, steps)
+	mounts := newCaches(req, space, st, tools, steps)
+	desc, err := Build(ctx, req, in, st, Bench{space, tools, mounts, steps})
+	mounts.keep(ctx, err)
 	if err != nil {
 		return err
 	}
-	result.Digest, result.Size, result.Media = desc.Digest.String(), desc.Size, string(desc.MediaType)
+	if err := report(result, st, desc); err != nil {
+		return err
+	}
 	if err := Export(ctx, req, st, tools, steps); err != nil {
 		return err
 	}
@@ -101,4 +112,22 @@ func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, resul
 	}
 	result.Pushed, err = Push(ctx, req, st, tools.Images, steps)
 	return err
+}
+
+// report puts what was built into the result.
+func report(result *request.Result, st *store.Store, desc v1.Descriptor) error {
+	result.Digest, result.Size, result.Media = desc.Digest.String(), desc.Size, string(desc.MediaType)
+	if desc.MediaType.IsIndex() {
+		return nil
+	}
+	raw, err := st.Read(desc.Digest)
+	if err != nil {
+		return fmt.Errorf("read what was built: %w", err)
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return fmt.Errorf("read what was built: %w", err)
+	}
+	result.Config = m.Config.Digest.String()
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -34,7 +35,7 @@ func Export(ctx context.Context, req *request.Build, st *store.Store, tools Tool
 		name   string
 		export func() error
 	}{
-		{req.Layout, "export OCI layout", func() error { return e.layout(ctx, req.Destinations) }},
+		{req.Layout, "export OCI layout", func() error { return e.layout(ctx, req) }},
 		{req.Tar, "export tar", func() error { return e.tar(ctx, req.Destinations) }},
 	} {
 		if !form.wanted {
@@ -47,7 +48,7 @@ func Export(ctx context.Context, req *request.Build, st *store.Store, tools Tool
 	return nil
 }
 
-// exporter hands out one image.
+// exporter hands out one image, or one index of images.
 type exporter struct {
 	store  *store.Store
 	images *registry.Client
@@ -55,52 +56,81 @@ type exporter struct {
 	desc   v1.Descriptor
 }
 
-// tagged names the one image of a layout as its first destination is tagged,
+// tagged names the one entry of a layout as its first destination is tagged,
 // else latest, so that tools which want a tag find it.
-func tagged(desc v1.Descriptor, destinations []string) v1.Descriptor {
+func tagged(desc v1.Descriptor, destinations []string, annotations map[string]string) v1.Descriptor {
 	tag := "latest"
 	if len(destinations) > 0 {
 		if ref, err := name.NewTag(destinations[0]); err == nil {
 			tag = ref.TagStr()
 		}
 	}
-	desc.Annotations = map[string]string{"org.opencontainers.image.ref.name": tag}
+	desc.Platform = nil
+	desc.Annotations = map[string]string{}
+	maps.Copy(desc.Annotations, annotations)
+	desc.Annotations["org.opencontainers.image.ref.name"] = tag
 	return desc
 }
 
-func (e exporter) layout(ctx context.Context, destinations []string) error {
-	desc := tagged(e.desc, destinations)
-	raw, err := e.store.Read(desc.Digest)
-	if err != nil {
-		return err
+// layout hands out the image, or the index with all its images, and what names
+// it.
+func (e exporter) layout(ctx context.Context, req *request.Build) error {
+	images := []v1.Descriptor{e.desc}
+	blobs := []v1.Descriptor{e.desc}
+	if e.desc.MediaType.IsIndex() {
+		var index v1.IndexManifest
+		if err := e.read(e.desc, &index); err != nil {
+			return err
+		}
+		images = index.Manifests
+		blobs = append(blobs, images...)
 	}
-	var m v1.Manifest
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return fmt.Errorf("manifest: %w", err)
+	for _, d := range images {
+		var m v1.Manifest
+		if err := e.read(d, &m); err != nil {
+			return err
+		}
+		blobs = append(append(blobs, m.Config), m.Layers...)
 	}
 	seen := map[v1.Hash]bool{}
-	for _, d := range append(append([]v1.Descriptor{m.Config}, m.Layers...), desc) {
+	for _, d := range blobs {
 		if seen[d.Digest] {
 			continue
 		}
 		seen[d.Digest] = true
-		r, size, err := e.images.Blob(ctx, e.store, d.Digest)
-		if err != nil {
-			return err
-		}
-		err = send(e.out, request.Output{Kind: request.OutputBlob, Digest: d.Digest.String(), Size: size}, r)
-		r.Close()
-		if err != nil {
+		if err := e.blob(ctx, d); err != nil {
 			return err
 		}
 	}
+	top := tagged(e.desc, req.Destinations, topAnnotations(req))
 	index, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{desc},
+		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{top},
 	})
 	if err != nil {
 		return err
 	}
 	return send(e.out, request.Output{Kind: request.OutputIndex, Size: int64(len(index))}, bytes.NewReader(index))
+}
+
+// read reads a manifest or an index.
+func (e exporter) read(d v1.Descriptor, v any) error {
+	raw, err := e.store.Read(d.Digest)
+	if err == nil {
+		err = json.Unmarshal(raw, v)
+	}
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	return nil
+}
+
+func (e exporter) blob(ctx context.Context, d v1.Descriptor) error {
+	r, size, err := e.images.Blob(ctx, e.store, d.Digest)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return send(e.out, request.Output{Kind: request.OutputBlob, Digest: d.Digest.String(), Size: size}, r)
 }
 
 func (e exporter) tar(ctx context.Context, names []string) error {

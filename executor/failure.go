@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -45,6 +46,9 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 		reg  *registry.Error
 		st   *StepError
 		exit *step.ExitError
+
+		foreign *step.ForeignError
+		notLent *step.NotLentError
 	)
 	if errors.As(err, &st) {
 		f.Class, f.Log = stepClass(st.Step), st.Log
@@ -59,6 +63,19 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 	if errors.As(err, &exit) {
 		f.Class, f.ExitCode, f.Hint = request.ClassRun, exit.Code, killed(exit.Code)
 	}
+	if errors.As(err, &notLent) {
+		f.Hint = "lend it with " + notLent.Flag
+	}
+	if st != nil && fromContext(st.Step) && errors.Is(err, step.ErrNotFound) {
+		f.Hint = "sources are looked for in the context and nowhere above it; what its ignore file excludes is not there"
+	}
+	switch {
+	case st == nil:
+	case errors.As(err, &foreign):
+		f.Message, f.Hint = headline(st.Step.Name)+": "+foreign.Error(), crossCompile
+	case req.Index:
+		f.Message = bracket(st.Step.Name) + f.Message
+	}
 	switch {
 	case errors.As(err, &wall):
 		f.Class, f.Hint = request.ClassIsolation, "see: kbuild-sandbox doctor"
@@ -71,6 +88,36 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 		f.Excerpt = dockerfile.Excerpt(text, f.Line, f.EndLine)
 	}
 	return f
+}
+
+// fromContext says whether a step copies from the build context.
+func fromContext(s *plan.Step) bool {
+	op, ok := s.Op.(*plan.Copy)
+	return ok && op.From.Kind == plan.FromContext
+}
+
+const crossCompile = "start the stage with FROM --platform=$BUILDPLATFORM, cross-compile there for $TARGETARCH, and COPY --from it: files of any architecture can be copied"
+
+// headline is the first line of a step's name, cut to what can be read.
+func headline(name string) string {
+	const most = 200 // bytes
+	line, _, more := strings.Cut(name, "\n")
+	if len(line) > most {
+		line, more = strings.ToValidUTF8(line[:most], ""), true
+	}
+	if more {
+		line += " ..."
+	}
+	return line
+}
+
+// bracket is what stands before a step's instruction: its platform, stage and
+// number.
+func bracket(name string) string {
+	if i := strings.Index(name, "] "); i > 0 && name[0] == '[' {
+		return name[:i+2]
+	}
+	return ""
 }
 
 // killed explains the exit code of a command, or of its shell's command, that a

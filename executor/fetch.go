@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -18,34 +19,34 @@ import (
 // pulls is how many layers are pulled at once; dockerd and containerd use 3.
 const pulls = 3
 
-// Fetch makes the plan and pulls what it needs into st: manifests and configs
-// of all base images, layers of those whose files are used. Of the other
-// layers the store remembers where they can be had.
-func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, images *registry.Client, steps *Steps) error {
-	from := newFromRegistry(images, st, steps)
-	p, err := makePlan(ctx, req, in, from)
+// Fetch makes the plans and pulls what they need into from's store: manifests
+// and configs of all base images, layers of those whose files are used. Of the
+// other layers the store remembers where they can be had.
+func Fetch(ctx context.Context, req *request.Build, in *Inputs, from *fromRegistry) error {
+	plans, err := makePlans(ctx, req, in, from)
+	tellRemarks(plans, from.steps)
 	if err != nil {
 		return err
 	}
-	for _, w := range p.Warnings {
-		steps.Warn(warning(w), w.Line)
-	}
-	for _, name := range p.Ignored {
-		steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)
+	tellUnused(req, plans, from.steps)
+	if err := checkSources(plans, in.Context, from.steps); err != nil {
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
 	begun := map[v1.Hash]bool{}
-	for _, s := range p.Stages {
-		if s.Base.Image == nil {
-			continue
-		}
+	for _, s := range onImages(plans) {
 		img := from.found[s.Base.Image.Digest]
 		for _, l := range img.Layers {
-			if err := st.Remember(l.Digest, img.Repository); err != nil {
-				return err
+			if from.isElsewhere(img) {
+				if err := from.store.Remember(l.Digest, img.Repository); err != nil {
+					return err
+				}
+				if !s.NeedsFiles {
+					continue
+				}
 			}
-			if !s.NeedsFiles || begun[l.Digest] {
+			if begun[l.Digest] {
 				continue
 			}
 			begun[l.Digest] = true
@@ -55,16 +56,43 @@ func Fetch(ctx context.Context, req *request.Build, in *Inputs, st *store.Store,
 	return g.Wait()
 }
 
-// warning is a remark in one line, as docker build shows it.
-func warning(w plan.Warning) string {
-	text := w.Text
-	if w.Rule != "" {
-		text = w.Rule + ": " + text
+// onImages are the stages of all plans that stand on an image.
+func onImages(plans []*plan.Plan) []*plan.Stage {
+	var list []*plan.Stage
+	for _, p := range plans {
+		for _, s := range p.Stages {
+			if s.Base.Image != nil {
+				list = append(list, s)
+			}
+		}
 	}
-	if w.URL != "" {
-		text += " (" + w.URL + ")"
+	return list
+}
+
+// tellRemarks tells the remarks of the plans, those that they have in common once.
+func tellRemarks(plans []*plan.Plan, steps *Steps) {
+	told := map[plan.Warning]bool{}
+	for _, p := range plans {
+		steps.remarks(slices.DeleteFunc(slices.Clone(p.Warnings), func(w plan.Warning) bool { return told[w] }))
+		for _, w := range p.Warnings {
+			told[w] = true
+		}
 	}
-	return text
+}
+
+// tellUnused tells what of the request changes nothing.
+func tellUnused(req *request.Build, plans []*plan.Plan, steps *Steps) {
+	ignored := map[string]int{}
+	for _, p := range plans {
+		for _, name := range p.Ignored {
+			if ignored[name]++; ignored[name] == len(plans) {
+				steps.Warn(fmt.Sprintf("build argument %s was not consumed", name), 0)
+			}
+		}
+	}
+	if req.RewriteTimestamp && slices.ContainsFunc(plans, func(p *plan.Plan) bool { return p.Created == nil }) {
+		steps.Warn("--rewrite-timestamp: there is no SOURCE_DATE_EPOCH, so the times of files stay as they are", 0)
+	}
 }
 
 func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descriptor) error {
@@ -72,7 +100,11 @@ func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descr
 		return nil
 	}
 	return r.steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
-		return r.images.Pull(ctx, img, l, r.store, func(done int64) { a.progress(done, l.Size) })
+		progress := func(done int64) { a.progress(done, l.Size) }
+		if in, ok := r.origin[img.Digest]; ok {
+			return in.Pull(ctx, l, r.store, progress)
+		}
+		return r.images.Pull(ctx, img, l, r.store, progress)
 	})
 }
 
@@ -92,7 +124,7 @@ func Check(ctx context.Context, req *request.Build, images *registry.Client, ste
 	})
 }
 
-// Push pushes the built image to every destination, in their order, and
+// Push pushes what was built to every destination, in their order, and
 // returns their full names.
 func Push(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, steps *Steps) ([]string, error) {
 	desc, err := st.Tagged(finalTag)
@@ -105,11 +137,20 @@ func Push(ctx context.Context, req *request.Build, st *store.Store, images *regi
 		if err != nil {
 			return pushed, err
 		}
+		kept := false
 		err = steps.do("push "+full, func(a *announced) error {
-			return images.Push(ctx, st, desc, dest, a.progress)
+			err := images.Push(ctx, st, desc, dest, a.progress)
+			if kept = req.SkipImmutable && registry.IsImmutable(err); kept {
+				return nil
+			}
+			return err
 		})
 		if err != nil {
 			return pushed, err
+		}
+		if kept {
+			steps.Warn(full+" is there already and its registry keeps it from being changed: it stays as it is", 0)
+			continue
 		}
 		pushed = append(pushed, full)
 	}

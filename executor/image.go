@@ -1,10 +1,12 @@
 package executor
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
 // format is the family of media types of an image.
@@ -22,81 +25,105 @@ const (
 	formatOCI    format = "oci"
 )
 
-// format is what the image will be: as asked for, else OCI for zstd, else as
-// the base, else OCI.
-func (b *build) format() format {
-	switch {
-	case b.req.Format != "":
-		return format(b.req.Format)
-	case b.req.Compression.Algorithm == "zstd":
-		return formatOCI
-	}
-	if base := b.baseImage(); base != nil {
-		if strings.HasPrefix(string(manifestType(base.Manifest)), "application/vnd.docker.") {
-			return formatDocker
-		}
-	}
-	return formatOCI
+// image is the image of one platform on its way.
+type image struct {
+	*build
+	plan *plan.Plan
+	// platform is what it is built for.
+	platform v1.Platform
+	stages   map[plan.StageID]*stage
+	// identities are those of stages, a *plan.Stage each, as far as asked for.
+	identities sync.Map
 }
 
-// baseImage is the image under the target, or nil for scratch.
-func (b *build) baseImage() *plan.Resolved {
-	s := b.plan.Target
+// image prepares the i-th image.
+func (b *build) image(p *plan.Plan, i int) (*image, error) {
+	img := &image{build: b, plan: p, platform: platformOf(b.req, i), stages: map[plan.StageID]*stage{}}
+	names, err := keys(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range p.Stages {
+		img.stages[s.ID] = &stage{Stage: s, image: img, keys: names[s], done: make(chan struct{})}
+	}
+	for s := p.Target; s != nil; s = s.Base.Stage {
+		img.stages[s.ID].shipped = true
+	}
+	return img, nil
+}
+
+// run runs the stages and says whether all came to their end; what went wrong is
+// told by the packers' group.
+func (i *image) run(ctx context.Context) bool {
+	var running sync.WaitGroup
+	var failed atomic.Bool
+	for _, s := range i.plan.Stages {
+		running.Add(1)
+		i.packers.Go(func() error {
+			defer running.Done()
+			err := i.build.run(ctx, i.stages[s.ID])
+			if err != nil {
+				failed.Store(true)
+			}
+			return err
+		})
+	}
+	running.Wait()
+	return !failed.Load()
+}
+
+// clamp is the latest time that a file of a new layer may have, or nil.
+func (i *image) clamp() *time.Time {
+	if !i.req.RewriteTimestamp {
+		return nil
+	}
+	return i.plan.Created
+}
+
+// baseImage is the image under a plan's target, or nil for scratch.
+func baseImage(p *plan.Plan) *plan.Resolved {
+	s := p.Target
 	for s.Base.Stage != nil {
 		s = s.Base.Stage
 	}
 	return s.Base.Image
 }
 
-// assemble writes config and manifest of the target and names the result.
-func (b *build) assemble() (v1.Descriptor, error) {
-	desc, err := b.manifest()
-	if err != nil {
-		return v1.Descriptor{}, fmt.Errorf("assemble image: %w", err)
-	}
-	return desc, b.store.Tag(finalTag, desc)
-}
-
-func (b *build) manifest() (v1.Descriptor, error) {
-	layers, diffs, err := b.layers()
+// manifest writes config and manifest of the target.
+func (i *image) manifest() (v1.Descriptor, error) {
+	layers, diffs, err := i.layers()
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	config, err := b.config(diffs)
+	config, err := i.config(diffs)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	f := b.format()
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{}}
+	m := v1.Manifest{
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{},
+		Annotations: annotated(i.req, request.OnManifest, i.platform),
+	}
 	configType := types.OCIConfigJSON
-	if f == formatDocker {
+	if i.format == formatDocker {
 		m.MediaType, configType = types.DockerManifestSchema2, types.DockerConfigJSON
 	}
 	for _, l := range layers {
-		l.MediaType = layerType(l.MediaType, f)
+		l.MediaType = layerType(l.MediaType, i.format)
 		m.Layers = append(m.Layers, l)
 	}
-	h, err := b.store.Put(config)
+	h, err := i.store.Put(config)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
 	m.Config = v1.Descriptor{MediaType: configType, Digest: h, Size: int64(len(config))}
-	raw, err := json.Marshal(m)
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	h, err = b.store.Put(raw)
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	return v1.Descriptor{MediaType: m.MediaType, Digest: h, Size: int64(len(raw))}, nil
+	return i.put(m, m.MediaType)
 }
 
 // layers lists the layers of the target from the bottom: those of the base,
 // then those of the stages. A layer whose content is already there is named by
 // the blob that is there.
-func (b *build) layers() (layers []v1.Descriptor, diffs []v1.Hash, err error) {
-	if base := b.baseImage(); base != nil {
+func (i *image) layers() (layers []v1.Descriptor, diffs []v1.Hash, err error) {
+	if base := baseImage(i.plan); base != nil {
 		m, err := manifestOf(base)
 		if err != nil {
 			return nil, nil, err
@@ -110,10 +137,10 @@ func (b *build) layers() (layers []v1.Descriptor, diffs []v1.Hash, err error) {
 		layers = m.Layers
 	}
 	known := map[v1.Hash]v1.Descriptor{}
-	for i, d := range diffs {
-		known[d] = layers[i]
+	for n, d := range diffs {
+		known[d] = layers[n]
 	}
-	for _, blob := range b.chain(b.plan.Target) {
+	for _, blob := range i.chain(i.plan.Target) {
 		desc, ok := known[blob.DiffID]
 		if !ok {
 			desc = v1.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}
@@ -126,25 +153,28 @@ func (b *build) layers() (layers []v1.Descriptor, diffs []v1.Hash, err error) {
 }
 
 // chain lists the layers that the stages under s and s itself made.
-func (b *build) chain(s *plan.Stage) []layer.Blob {
+func (i *image) chain(s *plan.Stage) []layer.Blob {
 	var below []layer.Blob
 	if s.Base.Stage != nil {
-		below = b.chain(s.Base.Stage)
+		below = i.chain(s.Base.Stage)
 	}
-	return append(below, b.stages[s.ID].layers...)
+	for _, w := range i.stages[s.ID].work {
+		below = append(below, w.layer)
+	}
+	return below
 }
 
-func (b *build) config(diffs []v1.Hash) ([]byte, error) {
-	img := *b.plan.Target.Image
+func (i *image) config(diffs []v1.Hash) ([]byte, error) {
+	img := *i.plan.Target.Image
 	now := time.Now().UTC()
-	if b.plan.Created != nil {
-		now = *b.plan.Created
+	if i.plan.Created != nil {
+		now = *i.plan.Created
 	}
 	img.Created = &now
 	img.History = slices.Clone(img.History)
-	for i := range img.History {
-		if img.History[i].Created == nil {
-			img.History[i].Created = &now
+	for n := range img.History {
+		if img.History[n].Created == nil {
+			img.History[n].Created = &now
 		}
 	}
 	img.RootFS = plan.RootFS{Type: "layers", DiffIDs: diffs}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -23,22 +24,31 @@ func TestFormat(t *testing.T) {
 	oci := &plan.Resolved{Manifest: []byte(`{}`)}
 	for _, c := range []struct {
 		asked, compression string
-		base               *plan.Resolved
+		annotations        int
+		bases              []*plan.Resolved
 		want               format
 	}{
-		{"", "", nil, formatOCI},
-		{"", "", docker, formatDocker},
-		{"", "", oci, formatOCI},
-		{"", "zstd", docker, formatOCI},
-		{"docker", "", oci, formatDocker},
-		{"oci", "", docker, formatOCI},
+		{"", "", 0, []*plan.Resolved{nil}, formatOCI},
+		{"", "", 0, []*plan.Resolved{docker}, formatDocker},
+		{"", "", 0, []*plan.Resolved{oci}, formatOCI},
+		{"", "zstd", 0, []*plan.Resolved{docker}, formatOCI},
+		{"docker", "", 0, []*plan.Resolved{oci}, formatDocker},
+		{"oci", "", 0, []*plan.Resolved{docker}, formatOCI},
+		{"", "", 0, []*plan.Resolved{docker, docker}, formatDocker},
+		{"", "", 0, []*plan.Resolved{docker, oci}, formatOCI},
+		{"", "", 1, []*plan.Resolved{docker}, formatOCI},
+		{"docker", "", 1, []*plan.Resolved{oci}, formatDocker},
 	} {
-		below := &plan.Stage{Base: plan.Base{Image: c.base}}
-		b := &build{
-			req:  &request.Build{Format: c.asked, Compression: request.Compression{Algorithm: c.compression}},
-			plan: &plan.Plan{Target: &plan.Stage{Base: plan.Base{Stage: below}}},
+		req := &request.Build{
+			Format: c.asked, Compression: request.Compression{Algorithm: c.compression},
+			Annotations: make([]request.Annotation, c.annotations),
 		}
-		if got := b.format(); got != c.want {
+		var plans []*plan.Plan
+		for _, base := range c.bases {
+			below := &plan.Stage{Base: plan.Base{Image: base}}
+			plans = append(plans, &plan.Plan{Target: &plan.Stage{Base: plan.Base{Stage: below}}})
+		}
+		if got := chooseFormat(req, plans); got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
 	}
@@ -92,6 +102,33 @@ func TestDescribe(t *testing.T) {
 		}
 		if marked := strings.Contains(f.Excerpt, ">>>"); marked != (c.line > 0) {
 			t.Errorf("%s: excerpt %q", name, f.Excerpt)
+		}
+	}
+}
+
+// TestDescribeOfSeveral holds that a failure names the platform where there are
+// several, and a program for another one always.
+func TestDescribeOfSeveral(t *testing.T) {
+	exit := &step.ExitError{Args: []string{"make"}, Code: 2}
+	foreign := &step.ExitError{Args: []string{"sh"}, Code: 126, Cause: &step.ForeignError{Program: "/bin/sh", Arch: "arm"}}
+	for _, c := range []struct {
+		name  string
+		err   error
+		index bool
+		want  string
+	}{
+		{"[linux/arm/v7 build 2/3] RUN make", exit, true, `[linux/arm/v7 build 2/3] process "make" did not`},
+		{"[build 2/3] RUN make", exit, false, `process "make" did not`},
+		{"odd", exit, true, `process "make" did not`},
+		{"[2/3] RUN <<E\nmore", foreign, false, "[2/3] RUN <<E ...: /bin/sh is a program for arm, and"},
+		{"[2/3] " + strings.Repeat("\u00e4", 200), foreign, true, "\u00e4 ...: /bin/sh is a program for arm, and"},
+	} {
+		f := Describe(&StepError{Step: &plan.Step{Op: &plan.Run{}, Name: c.name}, Err: c.err}, &request.Build{Index: c.index}, nil)
+		if i := strings.Index(f.Message, c.want); i < 0 || i > 0 && c.want[0] != "\u00e4"[0] || !utf8.ValidString(f.Message) {
+			t.Errorf("%s: %q, want %q", c.name, f.Message, c.want)
+		}
+		if cross := strings.Contains(f.Hint, "BUILDPLATFORM"); cross != (c.err == foreign) {
+			t.Errorf("%s: hint %q", c.name, f.Hint)
 		}
 	}
 }

@@ -13,27 +13,45 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// fromRegistry resolves images by asking registries, and writes what it learns
-// into the store, where fromStore finds it.
+// fromRegistry resolves images by asking registries, or the OCI layouts among
+// the named contexts, and writes what it learns into the store, where fromStore
+// finds it.
 type fromRegistry struct {
-	images *registry.Client
-	store  *store.Store
-	steps  *Steps
+	images  *registry.Client
+	layouts layouts
+	store   *store.Store
+	steps   *Steps
 
 	mu    sync.Mutex
 	found map[v1.Hash]*registry.Image
+	// origin has the layouts of those images that are from one.
+	origin map[v1.Hash]*registry.Layout
 }
 
-func newFromRegistry(images *registry.Client, st *store.Store, steps *Steps) *fromRegistry {
-	return &fromRegistry{images: images, store: st, steps: steps, found: map[v1.Hash]*registry.Image{}}
+func newFromRegistry(in *Inputs, images *registry.Client, st *store.Store, steps *Steps) *fromRegistry {
+	return &fromRegistry{
+		images: images, layouts: in.Layouts, store: st, steps: steps,
+		found: map[v1.Hash]*registry.Image{}, origin: map[v1.Hash]*registry.Layout{},
+	}
 }
 
 // Resolve implements plan.Resolver.
 func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (*plan.Resolved, error) {
 	var img *registry.Image
-	err := r.steps.do("resolve "+ref, func(*announced) error {
+	in, local := r.layouts[ref]
+	what := "resolve " + ref
+	if p.String() != here().String() {
+		what += " for " + p.String()
+	}
+	err := r.steps.do(what, func(*announced) error {
 		var err error
-		img, err = r.images.Resolve(ctx, ref, p)
+		if local {
+			if img, err = in.Resolve(in.ref, p); err == nil {
+				img.Ref = ref // its tag alone means nothing to those who read it
+			}
+		} else {
+			img, err = r.images.Resolve(ctx, ref, p)
+		}
 		return err
 	})
 	if err != nil {
@@ -44,6 +62,9 @@ func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (
 	}
 	r.mu.Lock()
 	r.found[img.Digest] = img
+	if local {
+		r.origin[img.Digest] = in.Layout
+	}
 	r.mu.Unlock()
 	return &plan.Resolved{Ref: ref, Digest: img.Digest, Config: img.Config, Manifest: img.Manifest}, nil
 }
@@ -59,6 +80,10 @@ func (r *fromRegistry) keep(ref string, p v1.Platform, img *registry.Image) erro
 	desc := v1.Descriptor{Digest: h, Size: int64(len(img.Manifest)), MediaType: manifestType(img.Manifest)}
 	return r.store.Tag(tagOf(ref, p), desc)
 }
+
+// isElsewhere says whether an image's layers can still be had when the build
+// has ended, by whoever wants them: from a registry. Those of a layout cannot.
+func (r *fromRegistry) isElsewhere(img *registry.Image) bool { return r.origin[img.Digest] == nil }
 
 // fromStore resolves images from what fromRegistry left in the store.
 type fromStore struct{ store *store.Store }

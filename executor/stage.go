@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -17,20 +18,22 @@ import (
 // stage is a plan.Stage at work.
 type stage struct {
 	*plan.Stage
+	image *image
+	keys  stageKeys
 	// shipped: its layers are part of the image, so they are packed.
 	shipped bool
-	// done is closed when tree is complete; layers are complete when Build's
-	// group has ended.
-	done   chan struct{}
-	tree   *rootfs.Tree
-	layers []layer.Blob
+	// done is closed when tree is complete.
+	done chan struct{}
+	tree *rootfs.Tree
+	base []string // what tree began with
+	work []*work  // one for each step, after one for the files of a named context
 }
 
 // run brings one stage to its end.
 func (b *build) run(ctx context.Context, s *stage) error {
 	for _, id := range s.Needs {
 		select {
-		case <-b.stages[id].done:
+		case <-s.image.stages[id].done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -40,71 +43,86 @@ func (b *build) run(ctx context.Context, s *stage) error {
 		if err != nil {
 			return err
 		}
-		s.tree = tree
+		s.tree, s.base = tree, tree.Lowers()
 	}
-	s.layers = make([]layer.Blob, len(s.Steps))
-	for i, st := range s.Steps {
-		if err := b.step(ctx, s, i, st); err != nil {
+	if s.Base.Named != "" && (s.NeedsFiles || s.shipped) {
+		if err := b.named(ctx, s); err != nil {
 			return err
+		}
+	}
+	for i, st := range s.Steps {
+		w := b.ledger.find(s.keys[i+1])
+		if w != nil {
+			s.tree = w.tree.Fork()
+		} else {
+			var err error
+			if w, err = b.step(ctx, s, st); err != nil {
+				return err
+			}
+			b.ledger.enter(s.keys[i+1], w)
+		}
+		s.work = append(s.work, w)
+		if s.shipped {
+			w.packing.Do(func() { b.pack(ctx, w, s.image.clamp()) })
 		}
 	}
 	close(s.done)
 	return nil
 }
 
-// step does one step and leaves its upper directory to a packer.
-func (b *build) step(ctx context.Context, s *stage, i int, st *plan.Step) error {
-	var upper string
+// step does one step on top of the stage's tree.
+func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error) {
 	var tail tail
-	lowers := s.tree.Lowers()
+	w := &work{step: st, lowers: s.tree.Lowers()}
 	err := b.steps.do(st.Name, func(a *announced) error {
 		env := step.Env{
 			Space: b.bench.Space, Context: b.in.Context, Named: b.in.Named,
 			Download: b.bench.Download, Nodes: b.bench.Nodes, Secret: b.secret, Agent: b.agent, Checkout: b.checkout,
-			Stage: func(id plan.StageID) *rootfs.Tree { return b.stages[id].tree },
-			Run:   b.req.Run,
+			OpenCache: b.bench.caches.opener(s.image),
+			Stage:     func(id plan.StageID) *rootfs.Tree { return s.image.stages[id].tree },
+			Run:       b.req.Run,
 			Output: func(stream int, data []byte) {
 				tail.add(data)
 				a.output(stream, data)
 			},
 		}
 		var err error
-		upper, err = step.Do(ctx, st.Op, s.tree, env)
+		w.upper, err = step.Do(ctx, st.Op, s.tree, env)
 		return err
 	})
 	if err != nil {
-		return &StepError{Step: st, Log: tail.bytes(), Err: err}
+		return nil, &StepError{Step: st, Log: tail.bytes(), Err: err}
 	}
-	if s.shipped {
-		b.unpacked.Add(1)
-		b.packers.Go(func() error {
-			defer b.unpacked.Add(-1)
-			return b.pack(ctx, s, i, upper, lowers)
-		})
-	}
-	return nil
+	w.tree = s.tree.Fork()
+	return w, nil
 }
 
-func (b *build) pack(ctx context.Context, s *stage, i int, upper string, lowers []string) error {
-	if err := b.packing.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	defer b.packing.Release(1)
-	blob, err := layer.Pack(ctx, upper, b.store, layer.PackOptions{
-		Compression: b.req.Compression, Media: string(b.format()), Lowers: lowers,
+// pack leaves the upper directory of a step to a packer. Times later than clamp
+// become that.
+func (b *build) pack(ctx context.Context, w *work, clamp *time.Time) {
+	b.unpacked.Add(1)
+	b.packers.Go(func() error {
+		defer b.unpacked.Add(-1)
+		if err := b.packing.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		defer b.packing.Release(1)
+		blob, err := layer.Pack(ctx, w.upper, b.store, layer.PackOptions{
+			Compression: b.req.Compression, Media: string(b.format), Lowers: w.lowers, ClampTo: clamp,
+		})
+		if err != nil {
+			return &StepError{Step: w.step, Err: fmt.Errorf("make the layer: %w", err)}
+		}
+		w.layer = blob
+		return nil
 	})
-	if err != nil {
-		return &StepError{Step: s.Steps[i], Err: fmt.Errorf("make the layer: %w", err)}
-	}
-	s.layers[i] = blob
-	return nil
 }
 
 // base gives a stage the tree that it starts from.
 func (b *build) base(ctx context.Context, s *stage) (*rootfs.Tree, error) {
 	switch {
 	case s.Base.Stage != nil:
-		return b.stages[s.Base.Stage.ID].tree.Fork(), nil
+		return s.image.stages[s.Base.Stage.ID].tree.Fork(), nil
 	case s.Base.Image != nil:
 		lowers, err := b.bases.get(ctx, b, s.Base.Image)
 		if err != nil {

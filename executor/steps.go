@@ -3,9 +3,11 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -15,6 +17,8 @@ type Steps struct {
 	sink request.Sink
 	mu   sync.Mutex
 	last int
+	// remarked is how many warnings about the Dockerfile were told.
+	remarked int
 }
 
 // NewSteps returns a Steps that tells sink.
@@ -34,6 +38,41 @@ func (s *Steps) emit(e request.Event) {
 // Warn tells a warning about a line of the Dockerfile; 0: no line.
 func (s *Steps) Warn(text string, line int) {
 	s.emit(request.Event{Kind: request.EventWarning, Text: text, Line: line})
+}
+
+// remarks tells the warnings about a Dockerfile.
+func (s *Steps) remarks(list []plan.Warning) {
+	for _, w := range list {
+		s.Warn(warning(w), w.Line)
+	}
+	s.mu.Lock()
+	s.remarked += len(list)
+	s.mu.Unlock()
+}
+
+// warning is a remark in one line, as docker build shows it.
+func warning(w plan.Warning) string {
+	text := w.Text
+	if w.Rule != "" {
+		text = w.Rule + ": " + text
+	}
+	if w.URL != "" {
+		text += " (" + w.URL + ")"
+	}
+	return text
+}
+
+// summary tells how many warnings there were: they may have scrolled away.
+func (s *Steps) summary() {
+	s.mu.Lock()
+	n := s.remarked
+	s.mu.Unlock()
+	switch {
+	case n == 1:
+		s.Info("1 warning found (--check shows it with its lines)")
+	case n > 1:
+		s.Info(fmt.Sprintf("%d warnings found (--check shows them with their lines)", n))
+	}
 }
 
 // Info tells something that the user asked to know.

@@ -24,17 +24,22 @@ const (
 // the files that become /in.
 func writeBundle(c Config, l layout, m mode) error {
 	dirs := []string{l.rootfs, l.in, l.work, l.state}
-	for _, d := range []string{"proc", "dev", "sys", "tmp", "w", "context", "in", "etc", "etc/ssl", "etc/ssl/certs"} {
+	for _, d := range []string{"proc", "dev", "sys", "tmp", "w", "context", "contexts", "caches", "in", "etc", "etc/ssl", "etc/ssl/certs"} {
 		dirs = append(dirs, filepath.Join(l.rootfs, d))
+	}
+	for i := range c.Contexts {
+		dirs = append(dirs, filepath.Join(l.rootfs, guestNamed(i)))
 	}
 	for _, d := range dirs {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return fmt.Errorf("make bundle: %w", err)
 		}
 	}
-	// The mount point of the executor, and the places where Go's libraries look.
-	if err := os.WriteFile(filepath.Join(l.rootfs, guestExecutor), nil, 0o555); err != nil {
-		return fmt.Errorf("make bundle: %w", err)
+	// Mount points of files, and the places where Go's libraries look.
+	for _, name := range []string{guestExecutor, guestArchive} {
+		if err := os.WriteFile(filepath.Join(l.rootfs, name), nil, 0o555); err != nil {
+			return fmt.Errorf("make bundle: %w", err)
+		}
 	}
 	for name, target := range map[string]string{
 		"etc/resolv.conf":                   "/in/resolv.conf",
@@ -69,18 +74,19 @@ func writeInputs(c *Config, in string) error {
 	if err != nil {
 		return notIn("CA certificates", err)
 	}
-	dockerfile := c.DockerfileData
-	if dockerfile == nil {
-		if dockerfile, err = readBelow(c.Context, c.Dockerfile); err != nil {
-			return notIn("Dockerfile", err)
-		}
-	}
 	if len(c.Request.Run.DNS) == 0 {
 		c.Request.Run.DNS = strings.Split(strings.TrimRight(string(resolv), "\n"), "\n")
 	}
 	files := map[string][]byte{
 		"resolv.conf": resolv, "hosts": hosts, "ca-certificates.crt": roots,
-		filepath.Base(guestDockerfile): dockerfile,
+	}
+	switch {
+	case c.DockerfileData != nil:
+		files[filepath.Base(guestDockerfile)] = c.DockerfileData
+	case c.Dockerfile != "":
+		if files[filepath.Base(guestDockerfile)], err = readBelow(c.Context, c.Dockerfile); err != nil {
+			return notIn("Dockerfile", err)
+		}
 	}
 	if c.Ignore != "" {
 		if files[filepath.Base(guestIgnore)], err = readBelow(c.Context, c.Ignore); err != nil {

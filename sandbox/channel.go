@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +29,9 @@ const (
 
 	maxAsks      = 10000 // in one build
 	maxAsksAtOne = 4     // at the same time
+	// maxMessages bounds the messages to SSH agents in one build; further ones
+	// fail.
+	maxMessages = 100000
 )
 
 // socketPair returns the launcher's end, which takes deadlines, and the end
@@ -54,15 +59,17 @@ type session struct {
 	started bool         // a frame has come
 	posture *request.Posture
 
-	asks  int
-	slots chan struct{}
-	wg    sync.WaitGroup
+	asks     int
+	slots    chan struct{}
+	messages atomic.Int64 // to agents
+	agents   chan struct{}
+	wg       sync.WaitGroup
 }
 
 func newSession(conn *os.File, c Config, out *outputs, verify func() error) *session {
 	return &session{
 		conn: conn, w: request.NewWriter(conn), c: c, out: out, verify: verify,
-		slots: make(chan struct{}, maxAsksAtOne),
+		slots: make(chan struct{}, maxAsksAtOne), agents: make(chan struct{}, request.MaxAgentsAtOnce),
 	}
 }
 
@@ -202,29 +209,28 @@ var (
 
 const maxName = 255
 
-// ask answers for a credential in the background: a helper program may take
-// seconds, and events go on.
+// ask answers in the background: a helper program may take seconds, a person
+// who confirms the use of a key longer, and events go on.
 func (s *session) ask(ctx context.Context, a request.Ask) error {
-	if s.asks++; s.asks > maxAsks {
-		return fmt.Errorf("%w: more than %d asks", request.ErrFrame, maxAsks)
+	if err := s.checkAsk(a); err != nil {
+		return err
 	}
-	if len(a.Host) > maxName || !hostForm.MatchString(a.Host) || len(a.Repository) > maxName || !repoForm.MatchString(a.Repository) {
-		return fmt.Errorf("%w: ask for %.80q of %.80q", request.ErrFrame, a.Repository, a.Host)
-	}
-	switch a.Scope {
-	case "", request.Pull, request.Push:
-	default:
-		return fmt.Errorf("%w: ask for scope %.20q", request.ErrFrame, a.Scope)
+	slots := s.slots
+	if a.Scope == request.Agent {
+		slots = s.agents
 	}
 	select {
-	case s.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	s.wg.Go(func() {
-		defer func() { <-s.slots }()
+		defer func() { <-slots }()
 		var answer request.Answer
-		if s.c.Answer != nil {
+		switch {
+		case a.Scope == request.Agent && s.messages.Add(1) > maxMessages:
+			answer.Error = "too many messages in one build"
+		case s.c.Answer != nil:
 			answer = s.c.Answer(ctx, a)
 		}
 		answer.ID = a.ID
@@ -233,6 +239,30 @@ func (s *session) ask(ctx context.Context, a request.Ask) error {
 		_ = s.reply(request.FrameAnswer, answer)
 	})
 	return nil
+}
+
+// checkAsk refuses what no executor of ours asks for: each scope has its own
+// fields, and secrets and agents only those ids that the request has.
+func (s *session) checkAsk(a request.Ask) error {
+	credential := a.Scope == "" || a.Scope == request.Pull || a.Scope == request.Push
+	// How many messages a step sends to an agent is not the executor's choice.
+	if a.Scope != request.Agent {
+		if s.asks++; s.asks > maxAsks {
+			return fmt.Errorf("%w: more than %d asks", request.ErrFrame, maxAsks)
+		}
+	}
+	switch {
+	case credential && (len(a.Host) > maxName || !hostForm.MatchString(a.Host) || len(a.Repository) > maxName || !repoForm.MatchString(a.Repository)):
+		return fmt.Errorf("%w: ask for %.80q of %.80q", request.ErrFrame, a.Repository, a.Host)
+	case credential && a.Name == "" && a.Data == nil:
+		return nil
+	case a.Host != "" || a.Repository != "":
+	case a.Scope == request.Secret && a.Data == nil && slices.Contains(s.c.Request.Secrets, a.Name):
+		return nil
+	case a.Scope == request.Agent && len(a.Data) <= request.MaxAgentMessage && slices.Contains(s.c.Request.Agents, a.Name):
+		return nil
+	}
+	return fmt.Errorf("%w: ask for %.80q of scope %.20q", request.ErrFrame, a.Name, a.Scope)
 }
 
 func (s *session) reply(kind request.FrameKind, v any) error {

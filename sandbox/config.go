@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
@@ -16,8 +18,17 @@ type Config struct {
 	// Layout follow from Outputs.
 	Request request.Build
 
-	Context    string // directory with the build context
-	Dockerfile string // file; below Context it may not lead out of it
+	// Context is the directory with the build context; "" where Request.Source
+	// says what it is.
+	Context string
+	// Archive is the file of Request.Source.Tar. Stdin is read to its end
+	// instead, where it is not nil.
+	Archive string
+	Stdin   io.Reader
+	// Contexts are the directories of Request.Contexts, in the same order; "" for
+	// one that has none.
+	Contexts   []string
+	Dockerfile string // file, or ""; below Context it may not lead out of it
 	// DockerfileData is the Dockerfile's content where there is no such file
 	// (it came on standard input); it wins over Dockerfile.
 	DockerfileData []byte
@@ -44,6 +55,7 @@ type Config struct {
 	ResolvConf string
 
 	Outputs Outputs
+	Caches  Caches
 	// Answer gives what only the launcher has: credentials, secrets, replies of
 	// agents; nil: registries are asked anonymously. It is called
 	// from several goroutines.
@@ -68,13 +80,19 @@ func (c Config) prepared() (Config, error) {
 		return c, &WallError{Wall: "gVisor", Msg: "no runsc was given", Hint: doctorHint}
 	case c.WorkDir == "":
 		return c, errors.New("sandbox: no work directory given")
-	case c.Context == "" || c.Executor == "":
-		return c, errors.New("sandbox: context and executor must be given")
-	case c.Dockerfile == "" && c.DockerfileData == nil:
-		return c, errors.New("sandbox: no Dockerfile given")
+	case c.Executor == "":
+		return c, errors.New("sandbox: no executor given")
 	}
-	for _, p := range []*string{&c.Context, &c.Dockerfile, &c.Ignore, &c.Executor, &c.WorkDir, &c.DebugDir,
-		&c.CACertificates, &c.ResolvConf, &c.Outputs.LayoutDir, &c.Outputs.TarPath} {
+	if err := c.checkContext(); err != nil {
+		return c, err
+	}
+	c.Contexts = slices.Clone(c.Contexts)
+	paths := []*string{&c.Context, &c.Archive, &c.Dockerfile, &c.Ignore, &c.Executor, &c.WorkDir, &c.DebugDir,
+		&c.CACertificates, &c.ResolvConf, &c.Caches.Dir, &c.Outputs.LayoutDir, &c.Outputs.TarPath}
+	for i := range c.Contexts {
+		paths = append(paths, &c.Contexts[i])
+	}
+	for _, p := range paths {
 		if *p == "" {
 			continue
 		}
@@ -85,11 +103,8 @@ func (c Config) prepared() (Config, error) {
 		*p = abs
 	}
 	c.Request.Version = request.Version
-	c.Request.Context, c.Request.Workspace = guestContext, guestWork
-	c.Request.Dockerfile = guestDockerfile
-	if c.Ignore != "" {
-		c.Request.Ignore = guestIgnore
-	}
+	c.Request.Workspace = guestWork
+	c.moveContexts()
 	c.Request.Tar, c.Request.Layout = c.Outputs.TarPath != "", c.Outputs.LayoutDir != ""
 	if c.Sink == nil {
 		c.Sink = noSink{}

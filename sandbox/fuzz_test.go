@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -32,6 +33,9 @@ func FuzzServe(f *testing.F) {
 	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputTar}, request.FrameChunk, []byte("x"), request.FrameEnd, []byte{}))
 	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputBlob, Digest: "sha256:..", Size: 1}, request.FrameChunk, []byte("x")))
 	f.Add([]byte("E\xff\xff\xff\xff"))
+	f.Add(frame(request.FrameHello, good, request.FrameAsk, request.Ask{Scope: request.Secret, Name: "s"},
+		request.FrameAsk, request.Ask{Scope: request.Agent, Name: "a", Data: []byte{11}}))
+	f.Add(frame(request.FrameHello, good, request.FrameAsk, request.Ask{Scope: request.Secret, Name: "a", Data: []byte{13}}))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		dir := t.TempDir()
 		out, err := openOutputs(Outputs{LayoutDir: filepath.Join(dir, "l"), TarPath: filepath.Join(dir, "t")}, dir)
@@ -47,7 +51,14 @@ func FuzzServe(f *testing.F) {
 			defer theirs.Close()
 			_, _ = theirs.Write(sent)
 		}()
-		s := newSession(ours, Config{Sink: noSink{}}, out, func() error { return nil })
+		c := Config{Sink: noSink{}, Request: request.Build{Secrets: []string{"s"}, Agents: []string{"a"}}}
+		c.Answer = func(_ context.Context, a request.Ask) request.Answer {
+			if a.Scope == request.Secret && a.Name != "s" || a.Scope == request.Agent && a.Name != "a" {
+				t.Errorf("answered: %+v", a)
+			}
+			return request.Answer{}
+		}
+		s := newSession(ours, c, out, func() error { return nil })
 		start := time.Now()
 		res, err := s.serve(t.Context())
 		if err == nil && res.Failure == nil && (!res.Posture.GVisor || res.Posture.Seccomp != 2) {

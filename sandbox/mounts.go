@@ -15,6 +15,7 @@ const (
 	guestContext    = "/context"
 	guestIn         = "/in"
 	guestWork       = "/w"
+	guestCaches     = "/caches"
 	guestDockerfile = "/in/Dockerfile"
 	guestIgnore     = "/in/dockerignore"
 )
@@ -22,24 +23,26 @@ const (
 // layout are the host paths of one run, all below its own directory. The names
 // are short because a Unix socket's path below state is limited to 107 bytes.
 type layout struct {
-	dir    string // the run's own directory
-	rootfs string // read-only root of the sandbox
-	in     string // becomes /in
-	work   string // holds the one file behind /w
-	state  string // runsc's --root
-	log    string // runsc's error reports
-	panics string // the sentry's crash report
+	dir     string // the run's own directory
+	archive string // a context that came on standard input
+	rootfs  string // read-only root of the sandbox
+	in      string // becomes /in
+	work    string // holds the one file behind /w
+	state   string // runsc's --root
+	log     string // runsc's error reports
+	panics  string // the sentry's crash report
 }
 
 func layoutOf(dir string) layout {
 	return layout{
-		dir:    dir,
-		rootfs: filepath.Join(dir, "rootfs"),
-		in:     filepath.Join(dir, "in"),
-		work:   filepath.Join(dir, "w"),
-		state:  filepath.Join(dir, "r"),
-		log:    filepath.Join(dir, "log"),
-		panics: filepath.Join(dir, "panic"),
+		dir:     dir,
+		archive: filepath.Join(dir, "context.tar"),
+		rootfs:  filepath.Join(dir, "rootfs"),
+		in:      filepath.Join(dir, "in"),
+		work:    filepath.Join(dir, "w"),
+		state:   filepath.Join(dir, "r"),
+		log:     filepath.Join(dir, "log"),
+		panics:  filepath.Join(dir, "panic"),
 	}
 }
 
@@ -57,16 +60,20 @@ func (l layout) settings(c Config) runsc.Settings {
 // /w looks like a bind mount, but the annotations below make it a file system
 // of the sentry's own.
 func mounts(c Config, l layout) []specs.Mount {
-	return []specs.Mount{
+	list := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "mode=755"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777", "size=64m"}},
 		readOnly(guestExecutor, c.Executor),
 		readOnly(guestIn, l.in),
-		readOnly(guestContext, c.Context),
-		{Destination: guestWork, Type: "bind", Source: l.work, Options: []string{"rw"}},
 	}
+	list = append(list, contextMounts(c, l)...)
+	list = append(list, specs.Mount{Destination: guestWork, Type: "bind", Source: l.work, Options: []string{"rw"}})
+	if c.Caches.Dir != "" {
+		list = append(list, readOnly(guestCaches, c.Caches.mounts()))
+	}
+	return list
 }
 
 func readOnly(dst, src string) specs.Mount {

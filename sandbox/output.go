@@ -45,6 +45,8 @@ type outputs struct {
 	index   bool
 	hasTar  bool
 
+	caches *caches // nil: nothing is kept
+
 	open *stream
 }
 
@@ -56,6 +58,8 @@ type stream struct {
 	sum  hash.Hash
 	n    int64
 	max  int64
+
+	cache *keptLayer // instead of a file of its own
 }
 
 // openOutputs makes the temporary places, so that a place that cannot be
@@ -187,6 +191,14 @@ func (o *outputs) begin(what request.Output) error {
 	if o.open != nil {
 		return fmt.Errorf("%w: two at a time", errOutput)
 	}
+	if what.Kind == request.OutputCache {
+		layer, err := o.caches.begin(what)
+		if err != nil {
+			return err
+		}
+		o.open = &stream{what: what, cache: layer}
+		return nil
+	}
 	if what.Size < 0 || what.Size > o.left {
 		return fmt.Errorf("%w: %d bytes announced, %d are left", errOutput, what.Size, o.left)
 	}
@@ -247,6 +259,9 @@ func (o *outputs) write(p []byte) error {
 	if s == nil {
 		return fmt.Errorf("%w: bytes without an output", errOutput)
 	}
+	if s.cache != nil {
+		return s.cache.write(p)
+	}
 	if s.n += int64(len(p)); s.n > s.max {
 		return fmt.Errorf("%w: %s has more than %d bytes", errOutput, s.what.Kind, s.max)
 	}
@@ -265,6 +280,9 @@ func (o *outputs) end() error {
 		return fmt.Errorf("%w: end without an output", errOutput)
 	}
 	o.open = nil
+	if s.cache != nil {
+		return s.cache.end()
+	}
 	if err := errors.Join(s.w.Flush(), s.f.Close()); err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
@@ -345,7 +363,9 @@ func (o *outputs) commitLayout() error {
 // discard removes what was not committed.
 func (o *outputs) discard() error {
 	var errs []error
-	if o.open != nil {
+	if o.open != nil && o.open.cache != nil {
+		o.open.cache.discard()
+	} else if o.open != nil {
 		o.open.f.Close()
 	}
 	if o.tar != "" {

@@ -31,6 +31,10 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	if err := resolvePlaces(&c); err != nil {
 		return res, err
 	}
+	caches, err := openCaches(&c)
+	if err != nil {
+		return res, err
+	}
 	w, err := openWorkdir(ctx, c.WorkDir, func(text string) { warn(c.Sink, text) })
 	if err != nil {
 		return res, err
@@ -40,6 +44,9 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 			warn(c.Sink, e.Error())
 		}
 	}()
+	if err := takeStdin(ctx, c, w.layout); err != nil {
+		return res, err
+	}
 	if c.Quota, err = workspaceQuota(c); err != nil {
 		return res, err
 	}
@@ -51,10 +58,12 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 		return res, err
 	}
 	defer out.discard()
+	out.caches = caches
 	if err := ctx.Err(); err != nil {
 		return res, context.Cause(ctx)
 	}
 	res, err = runSandbox(ctx, c, w.layout, m, out)
+	caches.trim()
 	if err != nil || res.Failure != nil {
 		return res, err
 	}
@@ -114,27 +123,17 @@ func resolvePlaces(c *Config) error {
 	if err := os.MkdirAll(c.WorkDir, 0o777); err != nil {
 		return fmt.Errorf("make work directory: %w", err)
 	}
-	for name, p := range map[string]*string{"context": &c.Context, "executor": &c.Executor, "work directory": &c.WorkDir} {
+	for name, p := range map[string]*string{"executor": &c.Executor, "work directory": &c.WorkDir} {
 		real, err := filepath.EvalSymlinks(*p)
 		if err != nil {
 			return notIn(name, err)
 		}
-		if name == "context" {
-			moveBelow(*p, real, &c.Dockerfile)
-			moveBelow(*p, real, &c.Ignore)
-		}
 		*p = real
-	}
-	if info, err := os.Stat(c.Context); err != nil || !info.IsDir() {
-		return notIn("context", fmt.Errorf("%s is not a directory", c.Context))
 	}
 	if info, err := os.Stat(c.Executor); err != nil || !info.Mode().IsRegular() {
 		return notIn("executor", fmt.Errorf("%s is not a regular file", c.Executor))
 	}
-	if below(c.WorkDir, c.Context) {
-		return fmt.Errorf("the work directory %s lies in the build context %s: use another one", c.WorkDir, c.Context)
-	}
-	return nil
+	return resolveContexts(c)
 }
 
 // moveBelow changes a path below from into the same below to.

@@ -78,7 +78,7 @@ func byName(said []string) map[string]string {
 
 var wantTour = map[string]string{
 	"workspace":              "104857600",
-	"list /":                 "context dev etc in kbuild-executor proc sys tmp w",
+	"list /":                 "caches context context.tar contexts dev etc in kbuild-executor proc sys tmp w",
 	"list /w":                "",
 	"list /in":               "Dockerfile ca-certificates.crt hosts request.json resolv.conf",
 	"list /context":          "secret",

@@ -26,11 +26,12 @@ func sampleConfig() Config {
 	return Config{
 		Context: "/home/user/app", Dockerfile: "/home/user/app/Dockerfile", Ignore: "/home/user/app/.dockerignore",
 		Executor: "/opt/kbuild/kbuild-executor", WorkDir: "/var/tmp", Quota: 10 << 30, Runsc: &runsc.Runsc{Path: "/opt/kbuild/runsc"},
-		DockerfileData: []byte("FROM " + evil),
+		DockerfileData: []byte("FROM " + evil), Contexts: []string{"/home/user/assets", "", "/srv/layout"},
 		Request: request.Build{
 			DockerfileName: evil, Target: evil, Platforms: []string{evil},
 			Args: []request.KeyValue{{Key: evil, Value: evil}}, Labels: []request.KeyValue{{Key: evil, Value: evil}},
 			Run: request.Run{Hostname: evil, DNS: []string{evil}}, Destinations: []string{evil},
+			Contexts: []request.NamedContext{{Name: evil, Dir: "/home/user/assets"}, {Name: evil, Image: evil}, {Name: evil, Layout: "/srv/layout", Ref: evil}},
 		},
 	}
 }

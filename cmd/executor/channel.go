@@ -17,7 +17,8 @@ import (
 )
 
 // channel is the executor's end of the socket to the launcher. It is the sink
-// of events, the way out of outputs and the source of credentials.
+// of events, the way out of outputs and the source of credentials, secrets and
+// replies of SSH agents.
 type channel struct {
 	w *request.Writer
 
@@ -27,6 +28,7 @@ type channel struct {
 	closed  error
 	release chan struct{} // closed when the launcher says go
 	begun   func()
+	agents  chan struct{} // a place for each message that agents have not answered
 }
 
 var errLauncherGone = errors.New("the launcher is gone")
@@ -36,6 +38,7 @@ var errLauncherGone = errors.New("the launcher is gone")
 func newChannel(f *os.File, cancel context.CancelFunc) *channel {
 	c := &channel{
 		w: request.NewWriter(f), waiting: map[uint64]chan request.Answer{}, release: make(chan struct{}),
+		agents: make(chan struct{}, request.MaxAgentsAtOnce),
 	}
 	c.begun = sync.OnceFunc(func() { close(c.release) })
 	go func() {
@@ -68,6 +71,7 @@ func (c *channel) serve(r *request.Reader) error {
 			if err := request.Decode(kind, payload, &a); err != nil {
 				return err
 			}
+			clear(payload) // it may be a secret
 			c.mu.Lock()
 			ch := c.waiting[a.ID]
 			delete(c.waiting, a.ID)
@@ -106,26 +110,9 @@ func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	if !ok {
 		return nil, fmt.Errorf("credential for %s: asked in an unknown form %T", r, r)
 	}
-	ch := make(chan request.Answer, 1)
-	c.mu.Lock()
-	if c.closed != nil {
-		c.mu.Unlock()
-		return nil, c.closed
-	}
-	c.last++
-	id := c.last
-	c.waiting[id] = ch
-	c.mu.Unlock()
-	ask := request.Ask{ID: id, Host: target.Host, Repository: target.Repository, Scope: target.Scope}
-	if err := c.w.WriteJSON(request.FrameAsk, ask); err != nil {
-		return nil, err
-	}
-	a, ok := <-ch
-	if !ok {
-		return nil, errLauncherGone
-	}
-	if a.Error != "" {
-		return nil, fmt.Errorf("credential for %s: %s", target.Host, a.Error)
+	a, err := c.ask(context.Background(), request.Ask{Host: target.Host, Repository: target.Repository, Scope: target.Scope})
+	if err != nil {
+		return nil, fmt.Errorf("credential for %s: %w", target.Host, err)
 	}
 	auth := authn.AuthConfig{
 		Username: a.Username, Password: a.Password,
@@ -135,6 +122,56 @@ func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
 		return authn.Anonymous, nil
 	}
 	return authn.FromConfig(auth), nil
+}
+
+// Secret is executor.Tools.Secret.
+func (c *channel) Secret(ctx context.Context, id string) ([]byte, error) {
+	a, err := c.ask(ctx, request.Ask{Scope: request.Secret, Name: id})
+	return a.Data, err
+}
+
+// Agent is executor.Tools.Agent.
+func (c *channel) Agent(ctx context.Context, id string, message []byte) ([]byte, error) {
+	select {
+	case c.agents <- struct{}{}:
+		defer func() { <-c.agents }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	a, err := c.ask(ctx, request.Ask{Scope: request.Agent, Name: id, Data: message})
+	return a.Data, err
+}
+
+// ask asks the launcher and waits for its answer.
+func (c *channel) ask(ctx context.Context, ask request.Ask) (request.Answer, error) {
+	ch := make(chan request.Answer, 1)
+	c.mu.Lock()
+	if c.closed != nil {
+		c.mu.Unlock()
+		return request.Answer{}, c.closed
+	}
+	c.last++
+	ask.ID = c.last
+	c.waiting[ask.ID] = ch
+	c.mu.Unlock()
+	if err := c.w.WriteJSON(request.FrameAsk, ask); err != nil {
+		return request.Answer{}, err
+	}
+	select {
+	case a, ok := <-ch:
+		if !ok {
+			return a, errLauncherGone
+		}
+		if a.Error != "" {
+			return a, errors.New(a.Error)
+		}
+		return a, nil
+	case <-ctx.Done():
+		c.mu.Lock()
+		delete(c.waiting, ask.ID)
+		c.mu.Unlock()
+		return request.Answer{}, ctx.Err()
+	}
 }
 
 // Open implements executor.Outlet.

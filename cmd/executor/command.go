@@ -38,6 +38,7 @@ type podFlags struct {
 	set     *pflag.FlagSet
 	build   *flags.Build
 	log     *flags.Log
+	from    flags.From // set by request
 	force   bool
 	workDir string
 	help    bool
@@ -64,7 +65,8 @@ func (f *podFlags) request(args []string) (request.Build, flags.Outputs, error) 
 	if err != nil {
 		return request.Build{}, flags.Outputs{}, err
 	}
-	return f.build.Request(flags.From{Args: f.set.Args(), Dir: dir, Context: podContext, Env: os.LookupEnv})
+	f.from = flags.From{Args: f.set.Args(), Dir: dir, Context: podContext, Env: os.LookupEnv}
+	return f.build.Request(f.from)
 }
 
 // parseOnly does what needs no sandbox: help, version and wrong command lines.
@@ -115,6 +117,9 @@ func command(args []string) int {
 		return columns, rows
 	}
 	display := progress.New(os.Stderr, opt)
+	for _, text := range f.build.Warnings() {
+		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
+	}
 	result, err := buildHere(ctx, &req, out, f, display)
 	display.Close()
 	if err != nil {
@@ -124,13 +129,34 @@ func command(args []string) int {
 		_ = progress.Report(os.Stderr, *result.Failure, opt.Color)
 		return flags.ExitCode(*result.Failure)
 	}
+	if req.Call != "" {
+		return answer(result)
+	}
 	if err := out.Write(result); err != nil {
 		return complain(err)
 	}
 	return 0
 }
 
+// answer prints what was asked for instead of an image.
+func answer(result request.Result) int {
+	if result.Called == nil {
+		return complain(errors.New("there is no answer"))
+	}
+	if err := progress.Answer(os.Stdout, *result.Called); err != nil {
+		return complain(err)
+	}
+	if result.Called.Failed {
+		return 1
+	}
+	return 0
+}
+
 func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *podFlags, display *progress.Display) (request.Result, error) {
+	lent, err := f.build.Lend(f.from, display)
+	if err != nil {
+		return request.Result{}, err
+	}
 	work, cleanup, err := workspace(f.workDir)
 	if err != nil {
 		return request.Result{}, err
@@ -151,20 +177,27 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 	if err != nil {
 		return request.Result{}, err
 	}
-	download, err := buildcontext.NewHTTP(buildcontext.HTTPConfig{UserAgent: agent, Proxy: http.ProxyFromEnvironment})
-	if err != nil {
-		return request.Result{}, err
-	}
 	posture, err := measure()
 	if err != nil {
 		return request.Result{}, err
 	}
 	nodes := &nodeMaker{sock: nodesFd}
-	return executor.All(ctx, req, executor.Tools{
-		Images: images, Download: download, Sink: display,
-		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar},
+	caches, err := podCaches(req)
+	if err != nil {
+		return request.Result{}, err
+	}
+	if caches != nil {
+		defer trim(caches, display)
+	}
+	tools := executor.Tools{
+		Images: images, Secret: lent.Secret, Agent: lent.Agent, Sink: display,
+		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar, caches: caches},
 		Nodes:  nodes.make, Posture: posture, Walls: podWalls(f.force),
-	}), nil
+	}
+	if err := addSources(req, buildcontext.HTTPConfig{UserAgent: agent, Proxy: http.ProxyFromEnvironment}, &tools); err != nil {
+		return request.Result{}, err
+	}
+	return executor.All(ctx, req, tools), nil
 }
 
 // workspace makes the directory that everything is built in: below dir, or a
@@ -187,8 +220,11 @@ func workspace(dir string) (path string, cleanup func(), err error) {
 	return path, func() { os.RemoveAll(path) }, nil
 }
 
-// readStdin keeps a Dockerfile that comes on standard input.
+// readStdin keeps a context or a Dockerfile that comes on standard input.
 func readStdin(req *request.Build, work string, in io.Reader) error {
+	if req.Source.Tar == flags.Stdin {
+		return keepContext(req, work, in)
+	}
 	if req.Dockerfile != flags.Stdin {
 		return nil
 	}
@@ -202,6 +238,24 @@ func readStdin(req *request.Build, work string, in io.Reader) error {
 	path := filepath.Join(work, "Dockerfile")
 	req.Dockerfile = request.GuestPath(path)
 	return os.WriteFile(path, data, 0o600)
+}
+
+// keepContext keeps a context that comes on standard input until it is unpacked.
+func keepContext(req *request.Build, work string, in io.Reader) error {
+	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return errors.New("no context on standard input: it is a terminal")
+	}
+	path := filepath.Join(work, "context.tar")
+	req.Source.Tar = request.GuestPath(path)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, in); err != nil {
+		f.Close()
+		return fmt.Errorf("read the context from standard input: %w", err)
+	}
+	return f.Close()
 }
 
 func resolvConf() ([]string, error) {

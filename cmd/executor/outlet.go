@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,20 +9,24 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cachedir"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
 // fileOutlet writes outputs to files, where no launcher does it. Each appears
 // under its name when it is complete.
 type fileOutlet struct {
-	layout string // directory of the OCI layout
-	tar    string // file
+	layout string        // directory of the OCI layout
+	tar    string        // file
+	caches *cachedir.Dir // cache mounts, or nil
 }
 
 // Open implements executor.Outlet.
 func (o *fileOutlet) Open(what request.Output) (io.WriteCloser, error) {
 	path := o.tar
 	switch what.Kind {
+	case request.OutputCache:
+		return o.keep(what)
 	case request.OutputTar:
 	case request.OutputIndex:
 		marker := []byte(`{"imageLayoutVersion":"1.0.0"}`)
@@ -46,6 +51,31 @@ func (o *fileOutlet) Open(what request.Output) (io.WriteCloser, error) {
 		return nil, err
 	}
 	return &outputFile{File: f, path: path}, nil
+}
+
+// keep opens a layer of a cache mount.
+func (o *fileOutlet) keep(what request.Output) (io.WriteCloser, error) {
+	switch {
+	case o.caches == nil:
+		return nil, errors.New("no cache directory")
+	case what.Digest == "":
+		return keptLayer{}, o.caches.Touch(cachedir.Key(what.Name), what.Base)
+	}
+	in, err := o.caches.Create(cachedir.Key(what.Name), cachedir.Layer{Digest: what.Digest, Size: what.Size})
+	return keptLayer{in, what.Base}, err
+}
+
+// keptLayer is a layer of a cache mount that is kept when it is closed.
+type keptLayer struct {
+	*cachedir.Incoming // nil: nothing changed
+	base               string
+}
+
+func (l keptLayer) Close() error {
+	if l.Incoming == nil {
+		return nil
+	}
+	return l.Commit(l.base)
 }
 
 // outputFile is a file that gets its name when it is closed.

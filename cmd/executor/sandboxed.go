@@ -82,13 +82,12 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 	if err != nil {
 		return nil, executor.Tools{}, err
 	}
-	download, err := buildcontext.NewHTTP(buildcontext.HTTPConfig{Roots: roots, UserAgent: "kbuild-sandbox/" + version})
-	if err != nil {
-		return nil, executor.Tools{}, err
+	tools := executor.Tools{
+		Images: images, Secret: ch.Secret, Agent: ch.Agent, Sink: ch, Outlet: ch, Walls: launcherWalls,
 	}
-	return &req, executor.Tools{
-		Images: images, Download: download, Sink: ch, Outlet: ch, Walls: launcherWalls,
-	}, nil
+	cfg := buildcontext.HTTPConfig{Roots: roots, UserAgent: "kbuild-sandbox/" + version}
+	err = addSources(&req, cfg, &tools)
+	return &req, tools, err
 }
 
 // noteTo passes on what went wrong and is tried again.

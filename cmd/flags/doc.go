@@ -3,9 +3,11 @@
 // executor's in-pod mode register the same flags, so that one command line
 // means the same in both.
 //
-// It parses, validates and resolves paths: it looks whether the context, the
-// Dockerfile and the ignore file are there, and reads the certificates that
-// --registry-certificate names. It writes only the small files that report a
+// It parses, validates and resolves paths: it looks whether the contexts, the
+// Dockerfile and the ignore file are there, and that no symbolic link of a
+// checkout leads them elsewhere, and reads the certificates that
+// --registry-certificate names; Build.Lend opens what --secret and --ssh name. It
+// writes only the small files that report a
 // finished build (Outputs.Write). It must not print, must not read the
 // environment but through From.Env, must not contact a registry, and must not
 // look into a Dockerfile.
@@ -22,11 +24,42 @@
 //     for in the context first, then in the current directory; with --context
 //     (Kaniko's form) it is the other way round. A --dockerfile that is given
 //     is relative to the current directory, then to the context.
+//   - git:// means git's own protocol in a CONTEXT argument and in
+//     --build-context, as docker has it; in --context it is Kaniko's name for
+//     git over HTTPS, with #REF[#COMMIT], .git kept and submodules left out
+//     unless --git says otherwise. All other URLs of repositories (https://
+//     with .git at the end, ssh://, user@host:path) are docker's, with
+//     #REF[:DIRECTORY] or a query.
+//   - Where the context is not there yet (an archive, a URL), a relative
+//     --dockerfile lies in it, and an absolute one is a file of the user's, as
+//     docker has it; Kaniko looks into the current directory first.
+//   - The ignore file of a context that is fetched counts, as with Kaniko, in
+//     every form of the context. BuildKit heeds none there.
+//   - A context of - or a URL that is no archive is the Dockerfile of an empty
+//     context; tar:// is always an archive.
+//   - --context-sub-path counts for local directories, too; Kaniko ignores it
+//     there.
 //   - The files with digests and names are written when the build has
 //     succeeded; Kaniko writes them before it pushes.
 //   - --image-name-with-digest-file never holds tags, also beside
 //     --image-name-tag-with-digest-file (Kaniko then writes tags into both).
+//   - --snapshot-mode, --cache, --cleanup and others that say how Kaniko works,
+//     not what comes out, are taken with one warning each, which says what
+//     happens instead (see needlessFlags). --ignore-path and --ignore-var-run are
+//     among them, as pipelines have them for the sake of Kaniko's own files: what
+//     a step leaves at such a path is in the image here, and the warning says so.
+//   - --single-snapshot makes no single layer: the files are the same.
 //
-// A flag of Kaniko that is not in the help is refused by name; none is taken
-// and ignored.
+// docker's --output is another way to write the flags for results. As with
+// docker it turns off the push that it does not ask for: -o type=docker,dest=F
+// pushes nothing, unless --push is given, too. --iidfile has the digest of the
+// image's config, or of an image index, as docker buildx has it.
+//
+// --check fails (status 1) for remarks under error=true and for a Dockerfile
+// that cannot be built. docker buildx fails for any remark, unless
+// --call=check,ignorestatus=true.
+//
+// Every other flag of Kaniko's, docker's, and those of buildah's that people try
+// first is refused by name, with what to do instead (see refusedFlags). None is
+// silently ignored.
 package flags

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
 // Error is a command line that cannot be carried out.
@@ -18,10 +20,18 @@ type Error struct {
 	// Input is true where the command line is well formed, but what it names
 	// cannot be used: a file that is not there.
 	Input bool
+	// Class is the failure's class where a build that begins would fail the
+	// same way; empty: none.
+	Class request.Class
+
+	err error // the cause, or nil
 }
 
 // Error returns Msg.
 func (e *Error) Error() string { return e.Msg }
+
+// Unwrap returns the cause, if it is known.
+func (e *Error) Unwrap() error { return e.err }
 
 func usagef(hint, format string, args ...any) error {
 	return &Error{Msg: fmt.Sprintf(format, args...), Hint: hint}
@@ -71,7 +81,7 @@ func plainly(invalid *pflag.InvalidValueError) string {
 func refusal(given []*refused) error {
 	lines, hints := make([]string, 0, len(given)), make([]string, 0, len(given))
 	for _, r := range given {
-		lines = append(lines, fmt.Sprintf("--%s: not supported yet", r.name))
+		lines = append(lines, r.message())
 		if r.hint == "" {
 			continue
 		}

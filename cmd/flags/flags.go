@@ -14,7 +14,7 @@ type Build struct {
 	result  result
 	remote  remote
 	run     run
-	secrets secrets
+	lending lending
 	named   named
 	images  images
 	call    call
@@ -46,10 +46,12 @@ type result struct {
 // remote says how registries are reached.
 type remote struct {
 	insecure, insecurePull, skipTLS bool
+	skipTLSPull, skipFallback       bool
 	insecureHosts, skipTLSHosts     []string
 	certificates                    []pair
 	maps, mirrors                   []string
 	pushRetry, pullRetry            int
+	extractRetry                    int
 }
 
 // run says what RUN steps see.
@@ -78,6 +80,7 @@ const helpColumns = 100
 // left alone: register your own first.
 func Register(fs *pflag.FlagSet) *Build {
 	b := &Build{set: fs}
+	fs.SetNormalizeFunc(longNames)
 	b.registerSource()
 	b.registerResult()
 	b.registerRemote()
@@ -103,8 +106,8 @@ func Register(fs *pflag.FlagSet) *Build {
 
 func (b *Build) registerSource() {
 	fs, s := b.set, &b.source
-	fs.StringVarP(&s.dockerfile, "dockerfile", "f", "Dockerfile", "the Dockerfile's `path`, from the current directory, else from the context; - is standard input")
-	fs.StringVarP(&s.context, "context", "c", "", "the context: a `directory` or dir://directory")
+	fs.StringVarP(&s.dockerfile, "dockerfile", "f", "Dockerfile", "the Dockerfile's `path`, from the current directory, else from the context; - is standard input, https:// is downloaded")
+	fs.StringVarP(&s.context, "context", "c", "", "the context: a `directory` or dir://, tar://file, - or tar://stdin, https:// of an archive, a git repository")
 	fs.Var(pairsValue{&s.args}, "build-arg", "value of an ARG; a name alone takes that environment variable, if it is set")
 	fs.StringSliceVar(&s.targets, "target", nil, "the `stage` to build, by name (default: the last)")
 	fs.Var(pairsValue{&s.labels}, "label", "label of the image")
@@ -122,12 +125,14 @@ func (b *Build) registerResult() {
 	fs.StringVar(&r.files.Tar, "tar-path", "", "write the image as docker-save tar to this `file`")
 	fs.StringVar(&r.files.Layout, "oci-layout-path", "", "write the image as OCI layout to this `directory`")
 	fs.StringVar(&r.files.Digest, "digest-file", "", "write the image's digest to this `file`")
+	fs.StringVar(&r.files.ID, "iidfile", "", "write the digest of the image's config, docker's image ID, to this `file`")
+	fs.StringVar(&r.files.Metadata, "metadata-file", "", "write names and digests as JSON, as docker buildx does, to this `file`")
 	fs.StringVar(&r.files.NameDigest, "image-name-with-digest-file", "", "write repository@digest of each destination to this `file`")
 	fs.StringVar(&r.files.NameTagDigest, "image-name-tag-with-digest-file", "", "write repository:tag@digest of each destination to this `file`")
 	fs.Var(choiceValue{&r.compression, []string{"gzip", "zstd"}}, "compression", "compression of new layers (default gzip)")
 	fs.IntVar(&r.level, "compression-level", -1, "`level` of the compression; -1: the usual one")
 	fs.Var(choiceValue{&r.format, []string{"docker", "oci"}}, "image-format", "media types of the image (default: as the base image)")
-	group(fs, groupResult, "destination", "tag", "no-push", "tar-path", "oci-layout-path", "digest-file",
+	group(fs, groupResult, "destination", "tag", "no-push", "tar-path", "oci-layout-path", "digest-file", "iidfile", "metadata-file",
 		"image-name-with-digest-file", "image-name-tag-with-digest-file", "compression", "compression-level", "image-format")
 	alias(fs, "tar-path", "tarPath")
 }
@@ -142,10 +147,14 @@ func (b *Build) registerRemote() {
 	fs.Var(pairsValue{&r.certificates}, "registry-certificate", "trust the CA certificates in a PEM file for one registry; `host=file`, may be repeated")
 	fs.Var(listValue{&r.mirrors}, "registry-mirror", "pull images of Docker Hub from `host`[/prefix] first; may be repeated (also: KANIKO_REGISTRY_MIRROR)")
 	fs.Var(listValue{&r.maps}, "registry-map", "pull images of one registry from another first: `host=host`[/prefix][;...], may be repeated (also: KANIKO_REGISTRY_MAP)")
+	fs.BoolVar(&r.skipTLSPull, "skip-tls-verify-pull", false, "do not verify certificates of registries that are pulled from")
+	fs.BoolVar(&r.skipFallback, "skip-default-registry-fallback", false, "where --registry-map or --registry-mirror names mirrors, never ask the registry itself")
 	fs.IntVar(&r.pushRetry, "push-retry", 0, "further `tries` of a push that fails")
 	fs.IntVar(&r.pullRetry, "image-download-retry", 0, "further `tries` of a pull that fails")
+	fs.IntVar(&r.extractRetry, "image-fs-extract-retry", 0, "the same as --image-download-retry `tries`; the larger counts")
 	group(fs, groupRemote, "insecure", "insecure-pull", "insecure-registry", "skip-tls-verify", "skip-tls-verify-registry",
-		"registry-certificate", "registry-mirror", "registry-map", "push-retry", "image-download-retry")
+		"registry-certificate", "registry-mirror", "registry-map", "push-retry", "image-download-retry",
+		"skip-tls-verify-pull", "skip-default-registry-fallback", "image-fs-extract-retry")
 }
 
 func (b *Build) registerRun() {

@@ -11,6 +11,8 @@ type Log struct {
 	verbosity string
 	format    string
 	mode      string
+	quiet     bool
+	timestamp bool
 }
 
 // RegisterLog adds those flags to fs.
@@ -19,7 +21,9 @@ func RegisterLog(fs *pflag.FlagSet) *Log {
 	fs.VarP(choiceValue{&l.verbosity, []string{"trace", "debug", "info", "warn", "error", "fatal", "panic"}}, "verbosity", "v", "how much is told, a `level`: trace, debug, info, warn, error, fatal, panic")
 	fs.Var(choiceValue{&l.format, []string{"text", "color", "json"}}, "log-format", "`form` of messages: text has no colours, color always, json is --progress=json (default: colours on a terminal)")
 	fs.Var(choiceValue{&l.mode, []string{"auto", "tty", "plain", "json"}}, "progress", "how a build is shown, a `mode`: auto, tty, plain, json; auto is tty on a terminal, else plain")
-	group(fs, groupLog, "verbosity", "log-format", "progress")
+	fs.BoolVarP(&l.quiet, "quiet", "q", false, "show nothing but errors, and what was built on standard output")
+	fs.BoolVar(&l.timestamp, "log-timestamp", false, "begin every line with the time; auto is then plain")
+	group(fs, groupLog, "verbosity", "log-format", "progress", "quiet", "log-timestamp")
 	return l
 }
 
@@ -30,12 +34,12 @@ func (l *Log) Options(terminal bool, env func(string) (string, bool)) progress.O
 	if term, _ := env("TERM"); term == "dumb" {
 		terminal = false
 	}
-	opt := progress.Options{Mode: progress.Mode(l.mode), Level: l.level()}
+	opt := progress.Options{Mode: progress.Mode(l.mode), Level: l.level(), Timestamp: l.timestamp}
 	if l.mode == "auto" {
 		switch {
 		case l.format == "json":
 			opt.Mode = progress.JSON
-		case terminal:
+		case terminal && !l.timestamp:
 			opt.Mode = progress.TTY
 		default:
 			opt.Mode = progress.Plain
@@ -51,6 +55,9 @@ func (l *Log) Options(terminal bool, env func(string) (string, bool)) progress.O
 }
 
 func (l *Log) level() progress.Level {
+	if l.quiet {
+		return progress.Quiet
+	}
 	switch l.verbosity {
 	case "trace", "debug":
 		return progress.Debug

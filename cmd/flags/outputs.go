@@ -1,6 +1,8 @@
 package flags
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +21,8 @@ type Outputs struct {
 	Layout string // the directory of an OCI image layout
 	// The files that Write writes.
 	Digest        string // sha256:<hex>, no newline
+	ID            string // the same of the image's config, or of an index
+	Metadata      string // JSON as docker buildx writes it
 	NameDigest    string // repository@digest, a line for each destination
 	NameTagDigest string // repository:tag@digest, a line for each destination
 }
@@ -35,6 +39,8 @@ func (o Outputs) resolve(dir, context string) (Outputs, error) {
 		{"tar-path", &o.Tar, false},
 		{"oci-layout-path", &o.Layout, true},
 		{"digest-file", &o.Digest, false},
+		{"iidfile", &o.ID, false},
+		{"metadata-file", &o.Metadata, false},
 		{"image-name-with-digest-file", &o.NameDigest, false},
 		{"image-name-tag-with-digest-file", &o.NameTagDigest, false},
 	} {
@@ -113,8 +119,11 @@ func writable(path string) error {
 // comes from the sandbox, so what would break a line is refused.
 func (o Outputs) Write(res request.Result) error {
 	var names, tags strings.Builder
-	if hex, ok := strings.CutPrefix(res.Digest, "sha256:"); !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+	if !isDigest(res.Digest) {
 		return fmt.Errorf("result: %q is not a digest", res.Digest)
+	}
+	if res.Config != "" && !isDigest(res.Config) {
+		return fmt.Errorf("result: %q is not a digest", res.Config)
 	}
 	for _, name := range res.Names {
 		if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {
@@ -125,11 +134,38 @@ func (o Outputs) Write(res request.Result) error {
 		fmt.Fprintf(&names, "%s@%s\n", repository(name), res.Digest)
 		fmt.Fprintf(&tags, "%s@%s\n", name, res.Digest)
 	}
+	about, err := metadata(res)
+	if err != nil {
+		return err
+	}
 	return errors.Join(
 		writeFile(o.Digest, res.Digest),
+		writeFile(o.ID, cmp.Or(res.Config, res.Digest)),
+		writeFile(o.Metadata, about),
 		writeFile(o.NameDigest, names.String()),
 		writeFile(o.NameTagDigest, tags.String()),
 	)
+}
+
+func isDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+// metadata is the content of --metadata-file.
+func metadata(res request.Result) (string, error) {
+	type descriptor struct {
+		MediaType string `json:"mediaType"`
+		Digest    string `json:"digest"`
+		Size      int64  `json:"size"`
+	}
+	text, err := json.MarshalIndent(struct {
+		Config     string     `json:"containerimage.config.digest,omitempty"`
+		Descriptor descriptor `json:"containerimage.descriptor"`
+		Digest     string     `json:"containerimage.digest"`
+		Name       string     `json:"image.name,omitempty"`
+	}{res.Config, descriptor{res.Media, res.Digest, res.Size}, res.Digest, strings.Join(res.Names, ",")}, "", "  ")
+	return string(text), err
 }
 
 // repository is a name without its tag.

@@ -13,87 +13,69 @@ import (
 
 // paths finds the context, the Dockerfile and the ignore file.
 func (b *Build) paths(r *request.Build, from From) error {
-	dir, argument, err := b.contextDir(from)
+	given, argument, err := b.givenContext(from)
 	if err != nil {
 		return err
 	}
-	r.Context = request.GuestPath(dir)
+	at, err := b.place(given, argument, from)
+	if err != nil {
+		return err
+	}
+	r.Context, r.Source = request.GuestPath(at.dir), at.source
 	r.DockerfileName = b.source.dockerfile
-	if b.source.dockerfile == Stdin {
+	name := b.source.dockerfile
+	switch {
+	case name == Stdin && r.Source.Tar == Stdin:
+		return usagef("", "--dockerfile -: standard input cannot be both the context and the Dockerfile")
+	case name == Stdin:
 		r.Dockerfile, r.DockerfileName = Stdin, "<stdin>"
-		r.Ignore, err = ignoreFile(dir, "")
+		r.Ignore, err = ignoreFile(at.dir, "")
 		return err
+	case strings.HasPrefix(name, "http://"), strings.HasPrefix(name, "https://"):
+		r.DockerfileURL, r.DockerfileName = name, shown(name)
+		r.Ignore, err = ignoreFile(at.dir, "")
+		return err
+	case strings.Contains(name, "://"):
+		return usagef("download it and name the file", "--dockerfile: %s: only http:// and https:// are downloaded", shown(name))
+	case at.dir == "":
+		return b.dockerfileWithout(r, name)
 	}
-	if strings.Contains(b.source.dockerfile, "://") {
-		return usagef("download it and name the file", "--dockerfile: %s: a URL: not supported yet", b.source.dockerfile)
-	}
-	named, err := b.findDockerfile(dir, argument, from)
+	named, err := b.findDockerfile(at.dir, argument, from)
 	if err != nil {
 		return err
 	}
+	if err := staysBelow(filepath.Dir(named), from.Dir); err != nil {
+		return inputf(nameItself, "%s", err)
+	}
+	return laidOut(r, named, at.dir)
+}
+
+// dockerfileWithout settles the Dockerfile where the context is not there yet:
+// a relative path lies in it, an absolute one is a file of the user's.
+func (b *Build) dockerfileWithout(r *request.Build, name string) error {
+	switch {
+	case filepath.IsAbs(name):
+		if _, err := isDockerfile(name, name); err != nil {
+			return err
+		}
+		return laidOut(r, name, filepath.Dir(name))
+	case !filepath.IsLocal(name):
+		return usagef("", "--dockerfile: %s: leads out of the context", name)
+	case b.set.Changed("dockerfile"):
+		r.Dockerfile = request.GuestPath(name)
+	}
+	return nil
+}
+
+// laidOut takes a Dockerfile that is a file of the user's, with its ignore file.
+func laidOut(r *request.Build, named, dir string) error {
 	real, err := contained(named, dir)
 	if err != nil {
 		return err
 	}
 	r.Dockerfile = request.GuestPath(real)
-	r.Ignore, err = ignoreFile(dir, named)
+	r.Ignore, err = ignoreFile(string(r.Context), named)
 	return err
-}
-
-// contextDir is the real path of the context; argument says that it was given
-// as an argument rather than as a flag.
-func (b *Build) contextDir(from From) (dir string, argument bool, err error) {
-	given := b.source.context
-	switch {
-	case len(from.Args) > 1:
-		return "", false, usagef("give a flag's value as --flag=value", "one context at most, but there are %d arguments: %s", len(from.Args), strings.Join(from.Args, " "))
-	case len(from.Args) == 1 && b.set.Changed("context"):
-		return "", false, usagef("", "two contexts: the argument %s and --context %s", from.Args[0], given)
-	case len(from.Args) == 1:
-		given, argument = from.Args[0], true
-	case !b.set.Changed("context"):
-		given = from.Context
-	}
-	if given == "" {
-		return "", false, usagef("", "please specify a path to the build context with the --context flag")
-	}
-	path, err := localContext(given)
-	if err != nil {
-		return "", false, err
-	}
-	real, err := filepath.EvalSymlinks(absolute(from.Dir, path))
-	if err != nil {
-		return "", false, inputf(contextHint(given), "context %s: %s", given, reason(err))
-	}
-	if info, err := os.Stat(real); err != nil || !info.IsDir() {
-		return "", false, inputf("", "context %s: not a directory", given)
-	}
-	return real, argument, nil
-}
-
-// localContext is the path in a context that is a local directory.
-func localContext(given string) (string, error) {
-	if path, ok := strings.CutPrefix(given, "dir://"); ok {
-		return path, nil
-	}
-	if scheme, _, ok := strings.Cut(given, "://"); ok {
-		return "", usagef("use a local directory or dir://", "--context: %s:// contexts: not supported yet", scheme)
-	}
-	if given == Stdin {
-		return "", usagef("unpack the context and name its directory", "--context: a context from standard input: not supported yet")
-	}
-	if strings.HasPrefix(given, "git@") {
-		return "", usagef("clone the repository and name its directory", "--context: git over SSH: not supported yet")
-	}
-	return given, nil
-}
-
-// contextHint helps where "--flag true" made "true" the context.
-func contextHint(given string) string {
-	if given == "true" || given == "false" {
-		return "a flag without a value takes none after a space: write --flag=" + given
-	}
-	return ""
 }
 
 // findDockerfile is the first place that has the Dockerfile; see the package's
@@ -104,34 +86,72 @@ func (b *Build) findDockerfile(dir string, argument bool, from From) (string, er
 	if argument && !b.set.Changed("dockerfile") {
 		places[0], places[1] = places[1], places[0]
 	}
-	for _, path := range places {
-		info, err := os.Stat(path)
+	places = slices.Compact(places)
+	for _, path := range lowerToo(places) {
+		dir, err := isDockerfile(path, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case dir && !b.set.Changed("dockerfile"):
+			continue
 		case err != nil:
-			return "", inputf("", "Dockerfile %s: %s", name, reason(err))
-		case info.IsDir():
-			if !b.set.Changed("dockerfile") {
-				continue
-			}
-			return "", inputf("", "Dockerfile %s: is a directory", name)
-		case !info.Mode().IsRegular():
-			return "", inputf("use -f - to read it from standard input", "Dockerfile %s: not a regular file", name)
+			return "", err
 		}
 		return path, nil
 	}
-	return "", inputf("looked for "+strings.Join(slices.Compact(places), " and "),
-		"no Dockerfile: %s: no such file: please provide a valid path to a Dockerfile within the build context with --dockerfile", name)
+	return "", noDockerfile(name, places)
+}
+
+// lowerToo adds to each place of a Dockerfile the same in lower case, which
+// BuildKit takes too.
+func lowerToo(places []string) []string {
+	var list []string
+	for _, path := range places {
+		list = append(list, path)
+		if dir, base := filepath.Split(path); base == "Dockerfile" {
+			list = append(list, dir+"dockerfile")
+		}
+	}
+	return list
+}
+
+// isDockerfile says why the file at path cannot be the Dockerfile that the user
+// calls name.
+func isDockerfile(path, name string) (dir bool, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, noDockerfile(name, []string{path})
+	case err != nil:
+		return false, inputf("", "Dockerfile %s: %s", name, reason(err))
+	case info.IsDir():
+		return true, inputf("", "Dockerfile %s: is a directory", name)
+	case !info.Mode().IsRegular():
+		return false, inputf("use -f - to read it from standard input", "Dockerfile %s: not a regular file", name)
+	}
+	return false, nil
+}
+
+// noDockerfile is the error for a Dockerfile that is in none of the places.
+func noDockerfile(name string, places []string) error {
+	return &Error{
+		Msg:   "no Dockerfile: " + name + ": no such file: please provide a valid path to a Dockerfile within the build context with --dockerfile",
+		Hint:  "looked for " + strings.Join(places, " and "),
+		Input: true, Class: request.ClassParse, err: fs.ErrNotExist,
+	}
 }
 
 // ignoreFile is the ignore file that applies to a Dockerfile, or empty. One
-// beside the Dockerfile wins over the context's; with a Dockerfile from
-// standard input (empty) there is only the context's.
+// beside the Dockerfile wins over the context's. A Dockerfile that is no file
+// (empty) has none beside it, and a context that is no directory yet (empty) is
+// looked into later.
 func ignoreFile(dir, dockerfile string) (request.GuestPath, error) {
-	places := []string{filepath.Join(dir, ".dockerignore")}
+	var places []string
 	if dockerfile != "" {
-		places = append([]string{dockerfile + ".dockerignore"}, places...)
+		places = append(places, dockerfile+".dockerignore")
+	}
+	if dir != "" {
+		places = append(places, filepath.Join(dir, ".dockerignore"))
 	}
 	for _, path := range places {
 		info, err := os.Stat(path)
@@ -150,10 +170,13 @@ func ignoreFile(dir, dockerfile string) (request.GuestPath, error) {
 	return "", nil
 }
 
+const nameItself = "name the file itself with --dockerfile"
+
 // contained is the real path of a file that is about to be read on behalf of
 // whoever wrote the context. A symbolic link in a pull request must not make
 // the launcher read a file of the host: the real file has to lie in the
-// context or in the directory that the path names.
+// context or, if the path does not go through that, in the directory that the
+// path names.
 func contained(path, dir string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -163,8 +186,8 @@ func contained(path, dir string) (string, error) {
 	if err != nil {
 		return "", inputf("", "%s: %s", path, reason(err))
 	}
-	if !below(real, dir) && !below(real, parent) {
-		return "", inputf("name the file itself with --dockerfile", "%s: a symbolic link that leads out of the context", path)
+	if !below(real, dir) && (within(path, dir) || !below(real, parent)) {
+		return "", inputf(nameItself, "%s: a symbolic link that leads out of the context", path)
 	}
 	return real, nil
 }

@@ -28,6 +28,11 @@ func TestPaths(t *testing.T) {
 		"cwd/beside/Dockerfile.dockerignore": "->/etc/passwd",
 		"cwd/dangling/Dockerfile":            "->nowhere",
 		"cwd/isdir/Dockerfile/":              "",
+		"cwd/outside":                        "->../elsewhere",
+		"cwd/app/out":                        "->../../elsewhere",
+		"cwd/linked/sub":                     "->real",
+		"cwd/linked/real/Dockerfile":         "x",
+		"elsewhere/Dockerfile":               "x",
 		"secret":                             "s",
 	}
 	root := tree(t, files)
@@ -51,6 +56,10 @@ func TestPaths(t *testing.T) {
 		{line: "inside", context: "inside", dockerfile: "inside/real"},
 		{line: "escape", err: "leads out of the context"},
 		{line: "-f escape/Dockerfile app", err: "leads out of the context"},
+		{line: "-f outside/Dockerfile", err: "leads out of"},
+		{line: "-f outside/Dockerfile app", err: "leads out of"},
+		{line: "-f out/Dockerfile app", err: "leads out of"},
+		{line: "-f sub/Dockerfile linked", context: "linked", dockerfile: "linked/real/Dockerfile"},
 		{line: "ignored", err: "leads out of the context"},
 		{line: "beside", err: "leads out of the context"},
 		{line: "-f dangling/Dockerfile", err: "no Dockerfile"},

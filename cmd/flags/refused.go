@@ -1,60 +1,76 @@
 package flags
 
-// refused is a flag of Kaniko's that is not carried out here.
+// refused is a flag of Kaniko's, docker's or buildah's that is not carried out
+// here, and without which the result would be another.
 type refused struct {
 	name  string
 	short string
-	// alone says that Kaniko's flag may stand without a value, so that it
-	// does not take the next word.
+	// alone says that the flag may stand without a value, so that it does not
+	// take the next word.
 	alone bool
+	// never: it does not fit what this program is.
+	never bool
 	// hint says what to do instead.
 	hint string
 }
 
+// message is the error for the flag.
+func (r *refused) message() string {
+	if r.never {
+		return "--" + r.name + ": not supported"
+	}
+	return "--" + r.name + ": not supported yet"
+}
+
 const (
-	leaveOut = "leave it out: only what a step changed is ever looked at, nothing is scanned"
-	ownFiles = "leave it out: a build never touches the files around it"
-	noCache  = "leave it out: there is no layer cache yet, every step runs"
+	machineLimits = "limit the job or the pod that the build runs in"
+	noAttestation = "no attestations are made"
+	oneSandbox    = "every RUN step runs in gVisor, under the same rules"
+	configFile    = "use the config.json of docker login, in $DOCKER_CONFIG"
 )
 
-// refusedFlags returns every flag of Kaniko's executor, of the archived project
-// and of its successor, that Register does not know.
+// refusedFlags returns what Register does not know otherwise.
 func refusedFlags() []*refused {
-	return []*refused{
+	return append([]*refused{
 		{name: "azure-container-registry-config", hint: "use a credential helper in config.json"},
 		{name: "bucket", short: "b", hint: "unpack the context and name its directory with --context"},
-		{name: "cache", alone: true, hint: noCache},
-		{name: "cache-copy-layers", alone: true, hint: noCache},
-		{name: "cache-repo", hint: noCache},
-		{name: "cache-run-layers", alone: true, hint: noCache},
-		{name: "cache-ttl", hint: noCache},
-		{name: "cleanup", alone: true, hint: ownFiles},
-		{name: "compressed-caching", alone: true, hint: noCache},
-		{name: "context-sub-path", hint: "name the directory itself with --context"},
 		{name: "credential-helpers", hint: "helpers are named in config.json: credHelpers, credsStore"},
-		{name: "dryrun", alone: true},
-		{name: "force", alone: true, hint: "leave it out: a build brings its own sandbox"},
-		{name: "force-build-metadata", alone: true, hint: leaveOut},
-		{name: "git", hint: "clone the repository and name its directory with --context"},
-		{name: "ignore-path", hint: leaveOut},
-		{name: "ignore-var-run", alone: true, hint: leaveOut},
-		{name: "image-fs-extract-retry", hint: "use --image-download-retry"},
-		{name: "kaniko-dir", hint: ownFiles},
-		{name: "log-timestamp", alone: true, hint: "--progress=json has the time of every event"},
-		{name: "materialize", alone: true},
-		{name: "no-push-cache", alone: true, hint: noCache},
-		{name: "pre-cleanup", alone: true, hint: ownFiles},
-		{name: "preserve-context", alone: true, hint: ownFiles},
-		{name: "push-ignore-immutable-tag-errors", alone: true},
+		{name: "dryrun", alone: true, hint: "--call outline, --call targets and --check tell about a Dockerfile without building it"},
 		{name: "registry-client-cert"},
-		{name: "single-snapshot", alone: true, hint: leaveOut},
-		{name: "skip-default-registry-fallback", alone: true},
-		{name: "skip-push-permission-check", alone: true},
-		{name: "skip-tls-verify-pull", alone: true, hint: "--skip-tls-verify covers pulls too, --skip-tls-verify-registry one registry"},
-		{name: "skip-unused-stages", alone: true, hint: "leave it out: stages that the target does not need are never built"},
-		{name: "snapshot-mode", hint: leaveOut},
-		{name: "snapshotMode", hint: leaveOut},
-		{name: "use-new-run", alone: true, hint: leaveOut},
-		{name: "whitelist-var-run", alone: true, hint: leaveOut},
+	}, dockerFlags()...)
+}
+
+// dockerFlags are those of docker build, docker buildx build, podman build and
+// buildah build. Others of theirs are as unknown as any word.
+func dockerFlags() []*refused {
+	return []*refused{
+		{name: "attest", never: true, hint: noAttestation},
+		{name: "authfile", never: true, hint: configFile},
+		{name: "cap-add", never: true, hint: oneSandbox},
+		{name: "cap-drop", never: true, hint: oneSandbox},
+		{name: "cert-dir", never: true, hint: "use --registry-certificate"},
+		{name: "cgroup-parent", never: true, hint: machineLimits},
+		{name: "cpu-period", never: true, hint: machineLimits},
+		{name: "cpu-quota", never: true, hint: machineLimits},
+		{name: "cpu-shares", never: true, hint: machineLimits},
+		{name: "cpuset-cpus", never: true, hint: machineLimits},
+		{name: "cpuset-mems", never: true, hint: machineLimits},
+		{name: "creds", never: true, hint: configFile},
+		{name: "device", never: true, hint: oneSandbox},
+		{name: "disable-content-trust", alone: true, never: true},
+		{name: "dns", hint: "steps have the resolv.conf of this machine"},
+		{name: "format", never: true, hint: "use --image-format"},
+		{name: "isolation", never: true, hint: oneSandbox},
+		{name: "load", alone: true, never: true, hint: "there is no docker here to load into: --no-push --tar-path app.tar, then docker load -i app.tar"},
+		{name: "memory", short: "m", never: true, hint: machineLimits},
+		{name: "memory-swap", never: true, hint: machineLimits},
+		{name: "policy", never: true},
+		{name: "print", never: true, hint: "use --call"},
+		{name: "security-opt", never: true, hint: oneSandbox},
+		{name: "squash", alone: true, never: true, hint: "COPY --from a stage into one FROM scratch makes one layer"},
+		{name: "tls-verify", alone: true, never: true, hint: "use --insecure, --skip-tls-verify, or those for one registry"},
+		{name: "ulimit", hint: machineLimits},
+		{name: "userns", never: true, hint: oneSandbox},
+		{name: "volume", never: true, hint: "use --build-context and RUN --mount=type=bind,from=NAME"},
 	}
 }

@@ -24,9 +24,10 @@ func (b *Build) registries(r *request.Build, from From) error {
 		Insecure:     b.remote.insecure,
 		InsecurePull: b.remote.insecurePull,
 		SkipTLS:      b.remote.skipTLS,
-		SkipTLSPull:  b.remote.skipTLS, // Kaniko's flag covers both ways
+		SkipTLSPull:  b.remote.skipTLS || b.remote.skipTLSPull, // Kaniko's --skip-tls-verify covers both ways
+		SkipFallback: b.remote.skipFallback,
 		PushRetry:    b.remote.pushRetry,
-		PullRetry:    b.remote.pullRetry,
+		PullRetry:    max(b.remote.pullRetry, b.remote.extractRetry),
 	}
 	var err error
 	if r.Registry.InsecureHosts, err = hosts("insecure-registry", b.remote.insecureHosts); err != nil {

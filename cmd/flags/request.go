@@ -42,6 +42,9 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 	if len(b.refused) > 0 {
 		return request.Build{}, Outputs{}, refusal(b.refused)
 	}
+	if err := b.exports(); err != nil {
+		return request.Build{}, Outputs{}, err
+	}
 	r := request.Build{
 		Version:      request.Version,
 		Destinations: b.result.destinations,
@@ -57,6 +60,9 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 			return request.Build{}, Outputs{}, err
 		}
 	}
+	if r.Call != "" {
+		return r, Outputs{}, nil
+	}
 	out, err := b.result.files.resolve(from.Dir, string(r.Context))
 	if err != nil {
 		return request.Build{}, Outputs{}, err
@@ -66,6 +72,10 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 
 // push settles where the image goes.
 func (b *Build) push(r *request.Build, from From) error {
+	if r.Call != "" {
+		r.NoPush, r.Destinations = true, nil
+		return nil
+	}
 	r.NoPush = b.result.noPush
 	if v, _ := from.Env("KANIKO_NO_PUSH"); v != "" && !b.set.Changed("no-push") {
 		no, err := strconv.ParseBool(v)
@@ -73,6 +83,9 @@ func (b *Build) push(r *request.Build, from From) error {
 			return usagef("", "invalid value (true/false) for KANIKO_NO_PUSH environment variable: %q", v)
 		}
 		r.NoPush = no
+	}
+	if err := b.pushing(r.NoPush); err != nil {
+		return err
 	}
 	if !r.NoPush && len(r.Destinations) == 0 {
 		return usagef("for example --destination registry.example.com/team/app:1", "you must provide --destination, or use --no-push")
@@ -213,8 +226,8 @@ func (b *Build) combinations(r *request.Build, _ From) error {
 	if l := r.Compression.Level; l < -1 || l > limit {
 		return usagef("", "--compression-level: %d: %s has the levels 1 to %d", l, algorithm, limit)
 	}
-	if b.remote.pushRetry < 0 || b.remote.pullRetry < 0 {
-		return usagef("", "--push-retry, --image-download-retry: want 0 or more")
+	if b.remote.pushRetry < 0 || b.remote.pullRetry < 0 || b.remote.extractRetry < 0 {
+		return usagef("", "--push-retry, --image-download-retry, --image-fs-extract-retry: want 0 or more")
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -12,17 +11,16 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/secrets"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
 )
 
-// maxDockerfile bounds a Dockerfile from standard input, in bytes (rule R18).
-const maxDockerfile = 8 << 20
-
 const buildLong = `Build an image from a Dockerfile and push it.
 
 CONTEXT is the directory with the files that the Dockerfile copies, by default
-the current one. Kaniko's flags work as they are.
+the current one; or - for an archive or a lone Dockerfile on standard input, the
+URL of an archive or of a git repository. Kaniko's flags work as they are.
 
 Credentials for registries come from auths, credHelpers and credsStore of
 $DOCKER_CONFIG/config.json (~/.docker/config.json), or from the same in
@@ -57,7 +55,9 @@ func (a *app) buildCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.build(c.Context(), job{req, out, h, show})
+		lend := func(sink request.Sink) (*secrets.Store, error) { return b.Lend(from, sink) }
+		caches := sandbox.Caches{Dir: string(req.Caches), Limit: req.CacheSize, Optional: !b.CacheDirGiven()}
+		return a.build(c.Context(), job{req, out, caches, lend, h, show, b.Warnings()})
 	}
 	return c
 }
@@ -72,8 +72,12 @@ func groupedUsage(c *cobra.Command) error {
 type job struct {
 	req  request.Build
 	out  flags.Outputs
+	keep sandbox.Caches
+	lend func(request.Sink) (*secrets.Store, error)
 	host host
 	show progress.Options
+	// notes are what the command line deserves to be told about.
+	notes []string
 }
 
 // build runs one build from the request to the files that report it.
@@ -87,16 +91,24 @@ func (a *app) build(ctx context.Context, j job) error {
 		return err
 	}
 	cfg.Outputs = sandbox.Outputs{TarPath: j.out.Tar, LayoutDir: j.out.Layout}
+	cfg.Caches = j.keep
 
 	display := progress.New(a.stderr, j.show)
 	defer display.Close()
+	for _, text := range j.notes {
+		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
+	}
 	creds, err := newCredentials(a.env, j.req.Destinations, func(text string) {
 		display.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: text})
 	})
 	if err != nil {
 		return err
 	}
-	cfg.Answer, cfg.Sink = creds.answer, display
+	lent, err := j.lend(display)
+	if err != nil {
+		return err
+	}
+	cfg.Answer, cfg.Sink = answers(creds, lent), display
 	res, err := sandbox.Run(ctx, cfg)
 	display.Close()
 	switch {
@@ -104,6 +116,8 @@ func (a *app) build(ctx context.Context, j job) error {
 		return err
 	case res.Failure != nil:
 		return &buildError{res}
+	case j.req.Call != "":
+		return a.answer(res)
 	}
 	if err := j.out.Write(res); err != nil {
 		return err
@@ -111,28 +125,15 @@ func (a *app) build(ctx context.Context, j job) error {
 	return a.success(j, res, time.Since(started))
 }
 
-// inputs hands the paths of the request over to the sandbox, which gives them
-// other names inside.
-func (a *app) inputs(cfg *sandbox.Config, req request.Build) error {
-	cfg.Request = req
-	cfg.Context, cfg.Ignore = string(req.Context), string(req.Ignore)
-	cfg.Request.Context, cfg.Request.Dockerfile, cfg.Request.Ignore = "", "", ""
-	if req.Dockerfile != flags.Stdin {
-		cfg.Dockerfile = string(req.Dockerfile)
-		return nil
+// answers sends each ask of the executor to who has the answer.
+func answers(creds *credentials, lent *secrets.Store) func(context.Context, request.Ask) request.Answer {
+	return func(ctx context.Context, ask request.Ask) request.Answer {
+		switch ask.Scope {
+		case request.Secret, request.Agent:
+			return lent.Answer(ctx, ask)
+		}
+		return creds.answer(ctx, ask)
 	}
-	data, err := io.ReadAll(io.LimitReader(a.stdin, maxDockerfile+1))
-	if err != nil {
-		return fmt.Errorf("read the Dockerfile from standard input: %w", err)
-	}
-	if len(data) > maxDockerfile {
-		return &flags.Error{Msg: fmt.Sprintf("the Dockerfile on standard input is larger than %d bytes", maxDockerfile), Input: true}
-	}
-	if data == nil {
-		data = []byte{}
-	}
-	cfg.DockerfileData = data
-	return nil
 }
 
 // display settles how the build and its errors are shown.

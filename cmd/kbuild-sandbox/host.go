@@ -98,5 +98,5 @@ func (a *app) from(args []string) (flags.From, error) {
 	if err != nil {
 		return flags.From{}, &flags.Error{Msg: "current directory: " + err.Error(), Input: true}
 	}
-	return flags.From{Args: args, Dir: dir, Context: ".", Env: a.env}, nil
+	return flags.From{Args: args, Dir: dir, Context: ".", CacheDir: flags.StandardCacheDir(a.env), Env: a.env}, nil
 }

@@ -65,7 +65,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate(versionLine())
-	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.pruneCommand(), a.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil && !errors.As(err, new(told)) {
 		a.report(err)

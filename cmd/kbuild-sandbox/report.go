@@ -17,6 +17,20 @@ type told struct{}
 
 func (told) Error() string { return "failed" }
 
+// answer prints what was asked for instead of an image.
+func (a *app) answer(res request.Result) error {
+	if res.Called == nil {
+		return errors.New("the executor gave no answer")
+	}
+	if err := progress.Answer(a.stdout, *res.Called); err != nil {
+		return err
+	}
+	if res.Called.Failed {
+		return told{}
+	}
+	return nil
+}
+
 // ending is the last line of --progress=json: how the build ended.
 type ending struct {
 	Time   time.Time       `json:"time"`
@@ -39,6 +53,11 @@ func (a *app) report(err error) {
 		return
 	}
 	text, hint := explain(err)
+	if usage := new(flags.Error); a.json && errors.As(err, &usage) && usage.Class != "" {
+		f := &request.Failure{Class: usage.Class, Message: text, Hint: hint}
+		a.line(ending{Kind: "result", Result: &request.Result{Version: request.Version, Failure: f}})
+		return
+	}
 	if a.json {
 		a.line(ending{Kind: "error", Text: text, Hint: hint})
 		return

@@ -117,6 +117,27 @@ func (p *plain) log(out *strings.Builder, st *step, now time.Time, lines []strin
 	}
 }
 
+// stamped puts the time before every line that is not empty. Each Write has
+// whole lines.
+type stamped struct {
+	w   io.Writer
+	now func() time.Time
+}
+
+func (s *stamped) Write(text []byte) (int, error) {
+	var out strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if line != "\n" {
+			out.WriteString(s.now().Format(time.RFC3339) + " ")
+		}
+		out.WriteString(line)
+	}
+	if _, err := io.WriteString(s.w, out.String()); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
 func (p *plain) tick(time.Time) {}
 
 // close shows output that has no newline yet, of steps that were cut off.

@@ -33,6 +33,8 @@ type Options struct {
 	Mode  Mode // empty: Plain
 	Level Level
 	Color bool
+	// Timestamp begins every line with its time, in Plain mode.
+	Timestamp bool
 	// Size is the terminal's size, asked before every redraw; nil: 80 by 24.
 	Size func() (columns, rows int)
 	// Now is the clock for events without a time; nil: time.Now.
@@ -88,6 +90,9 @@ func New(w io.Writer, opt Options) *Display {
 	case TTY:
 		d.view = newTerminal(w, paint, opt)
 	default:
+		if opt.Timestamp {
+			w = &stamped{w: w, now: opt.Now}
+		}
 		d.view = newPlain(w, paint)
 	}
 	go d.run()

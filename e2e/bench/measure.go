@@ -54,7 +54,7 @@ func (b *bench) buildah(ctx context.Context, dir, tmp, dest string) (sample, err
 func (b *bench) timed(cmd *exec.Cmd, tmp string) (sample, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_CACHE_HOME="+filepath.Join(b.tmp, "cache"))
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return sample{}, err

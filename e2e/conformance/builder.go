@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -174,9 +175,16 @@ func run(cmd *exec.Cmd, c *testCase, p paths) (outcome, error) {
 	}
 	var buf bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &buf, &buf
-	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp, "DOCKER_CONFIG="+p.dir)
+	cmd.Env = append(os.Environ(), "TMPDIR="+p.tmp, "DOCKER_CONFIG="+p.dir,
+		"XDG_CACHE_HOME="+filepath.Join(p.dir, "cache")) // every case starts without cache mounts
 	if len(c.Opts.SSH) > 0 {
-		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+filepath.Join(p.dir, "agent"))
+		socket := filepath.Join(p.dir, "agent")
+		agent, err := net.Listen("unix", socket) // a build only looks whether it is there
+		if err != nil {
+			return outcome{}, err
+		}
+		defer agent.Close()
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	hung := false

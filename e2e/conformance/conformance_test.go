@@ -10,11 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/flat"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -229,6 +231,76 @@ FROM scratch
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in %q", want, got)
 		}
+	}
+}
+
+func TestJudgeBuildah(t *testing.T) {
+	c := loadOne(t, sample)
+	p := paths{layout: filepath.Join(t.TempDir(), "out"), back: strings.NewReplacer()}
+	same, differs := outcome{exit: 125}, outcome{}
+	for mark, w := range map[string]struct{ same, differs string }{
+		"same":       {"", "succeeded"},
+		"it is slow": {"its difference is noted: it is slow", ""},
+	} {
+		c.Marks.Buildah = mark
+		for out, want := range map[*outcome]string{&same: w.same, &differs: w.differs} {
+			got := strings.Join(buildah{}.judge(c, *out, p, ""), "\n")
+			if (got == "") != (want == "") || !strings.Contains(got, want) {
+				t.Errorf("%s, status %d: %q, want %q", mark, out.exit, got, want)
+			}
+		}
+	}
+	for problem, want := range map[string]bool{
+		"tree: not wanted /etc/hosts file 0755 0:0 size=0 sha256=e3b0c44298fc": true,
+		"tree: not wanted /run dir 0755 0:0":                                   true,
+		"tree: not wanted /etc/hosts file 0644 0:0 size=5":                     false,
+		"tree: not wanted /run/x dir 0755 0:0":                                 false,
+	} {
+		if isStub(problem) != want {
+			t.Errorf("%s: is a stub: %v", problem, !want)
+		}
+	}
+}
+
+func TestRecordFailure(t *testing.T) {
+	c := loadOne(t, sample)
+	c.Want.Error.Class, c.Want.Error.Contains = "run", []string{"keep"}
+	out := outcome{exit: 1, failure: readFailure(`#5 ERROR: x
+Dockerfile:3
+--------------------
+   2 |     FROM x
+   3 | >>> RUN false
+--------------------
+error: failed to solve: at /a/b/snapshots/12/c of ref ab::cd: exit code: 7`)}
+	if err := c.record(out, paths{back: strings.NewReplacer()}, ""); err != nil {
+		t.Fatal(err)
+	}
+	got, err := parse(c.Name, c.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := wantError{Class: "run", Contains: []string{"keep"}, Line: 3, Message: "at /c of ref: exit code: 7"}
+	if d := cmp.Diff(&want, got.Want.Error); d != "" || *got.Want.ExitCode != 7 || len(got.Files) != len(c.Files) {
+		t.Errorf("%s %v", d, got.Want.ExitCode)
+	}
+}
+
+func TestEncode(t *testing.T) {
+	w := want{
+		Base: "b", OS: "linux", Created: "2020-01-01T00:00:00Z", Config: map[string]any{"User": "<&>"}, Layers: 2,
+		History: []flat.History{{CreatedBy: "a"}, {CreatedBy: "b", EmptyLayer: true}}, LogContains: []string{"x"},
+		Tree: []flat.Entry{{Path: "/a", Type: "dir", Mode: "0755"}}, Removed: []string{"/x"},
+	}
+	text, err := w.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got want
+	if err := decode([]byte(text), &got); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(w, got); d != "" || strings.Contains(text, `\u00`) {
+		t.Errorf("%s\n%s", d, text)
 	}
 }
 

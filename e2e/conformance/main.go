@@ -115,6 +115,9 @@ func runSuite(ctx context.Context, s settings, pattern string, verbose bool) (bo
 	defer r.stop()
 	rep := newReport(os.Stdout, allowed, verbose, pattern == "")
 	r.runAll(ctx, cases, rep)
+	if b, ok := s.builder.(buildah); ok {
+		b.detach(r.tmp)
+	}
 	rep.leftovers = append(rig.Orphans(r.registry.PID()), rig.Mounts(r.tmp)...)
 	return rep.print(), ctx.Err()
 }

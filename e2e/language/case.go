@@ -18,13 +18,15 @@ type Case struct {
 	// Buildah says how buildah compares: empty (not built with it), "same", or
 	// the reason why it differs, which is then a known difference.
 	Buildah string
+	// BuildKit is the reason why the answer is not BuildKit's; mostly empty.
+	BuildKit string
 	// Fails says that the build has to fail, with messages that have Words.
 	Fails bool
 	Words []string
 }
 
 // ReadComment reads the comment of a case: its lines are text, "row: 2.4 key",
-// "buildah: same" or "buildah: differs: reason".
+// "buildah: same", "buildah: differs: reason" or "buildkit: differs: reason".
 func ReadComment(comment string) (*Case, error) {
 	c := &Case{}
 	var about []string
@@ -34,12 +36,16 @@ func ReadComment(comment string) (*Case, error) {
 		switch name {
 		case "row":
 			c.Rows = append(c.Rows, value)
-		case "buildah":
+		case "buildah", "buildkit":
 			reason, differs := strings.CutPrefix(value, "differs: ")
-			if value != "same" && (!differs || reason == "") {
-				return nil, fmt.Errorf("%q: want same, or differs: and the reason", line)
+			switch {
+			case differs && name == "buildkit":
+				c.BuildKit = reason
+			case differs || value == "same" && name == "buildah":
+				c.Buildah = reason
+			default:
+				return nil, fmt.Errorf("%q: want differs: and the reason, or for buildah same", line)
 			}
-			c.Buildah = reason
 		default:
 			about = append(about, line)
 		}

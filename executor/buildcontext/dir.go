@@ -19,6 +19,8 @@ const maxIgnoreFile = 8 << 20
 type Context struct {
 	// Root is the directory.
 	Root string
+	// Patterns are those of the ignore file.
+	Patterns []string
 
 	ignore *ignore // nil: nothing is ignored
 }
@@ -38,9 +40,9 @@ func Open(dir, ignoreFile string) (*Context, error) {
 	if ignoreFile == "" {
 		return c, nil
 	}
-	patterns, err := readIgnoreFile(dir, ignoreFile)
+	c.Patterns, err = readIgnoreFile(dir, ignoreFile)
 	if err == nil {
-		c.ignore, err = newIgnore(patterns)
+		c.ignore, err = newIgnore(c.Patterns)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ignore file %s: %w", filepath.Base(ignoreFile), err)

@@ -19,6 +19,9 @@ type Repository struct {
 	NoSubmodules bool
 	// CommitTime gives all files the time of the commit instead of now.
 	CommitTime bool
+	// FetchByCommit fetches Commit, which is whole then, and does not look at
+	// where Ref is now.
+	FetchByCommit bool
 }
 
 // Checkout is what was found.

@@ -2,14 +2,13 @@ package buildcontext
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,13 +17,9 @@ const (
 	// bytes.
 	maxDownload = 16 << 30
 	// stallTimeout ends a download from which nothing has come for so long.
-	stallTimeout   = 2 * time.Minute
-	dialTimeout    = 30 * time.Second
-	tlsTimeout     = 30 * time.Second
-	headerTimeout  = 2 * time.Minute
-	maxRedirects   = 10
-	maxHeaderBytes = 1 << 20
-	copyBuffer     = 256 << 10
+	stallTimeout = 2 * time.Minute
+	maxRedirects = 10
+	copyBuffer   = 256 << 10
 )
 
 // HTTPConfig is how URLs are fetched.
@@ -36,47 +31,86 @@ type HTTPConfig struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// MaxBytes bounds one body; 0: 16 GiB.
 	MaxBytes int64
+	// Secret returns a secret, ok is false if there is none of that id; nil:
+	// there are none.
+	Secret func(ctx context.Context, id string) (data []byte, ok bool, err error)
 }
 
 // HTTP fetches the URLs of ADD. It is safe for concurrent use.
 type HTTP struct {
 	client *http.Client
-	agent  string
+	cfg    HTTPConfig
 	max    int64
 	stall  time.Duration
 }
 
 // NewHTTP fails if the certificates cannot be read.
 func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
-	t := &http.Transport{
-		Proxy:                  cfg.Proxy,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout:    tlsTimeout,
-		ResponseHeaderTimeout:  headerTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		ForceAttemptHTTP2:      true,
-		IdleConnTimeout:        time.Minute,
+	t, err := NewTransport(cfg)
+	if err != nil {
+		return nil, err
 	}
-	if len(cfg.Roots) > 0 {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(cfg.Roots) {
-			return nil, errors.New("no CA certificate found in the given PEM")
-		}
-		t.TLSClientConfig = &tls.Config{RootCAs: pool}
-	}
-	h := &HTTP{agent: cfg.UserAgent, max: cfg.MaxBytes, stall: stallTimeout}
+	h := &HTTP{cfg: cfg, max: cfg.MaxBytes, stall: stallTimeout}
 	if h.max == 0 {
 		h.max = maxDownload
 	}
-	h.client = &http.Client{Transport: t, CheckRedirect: checkRedirect}
+	h.client = &http.Client{Transport: t, CheckRedirect: CheckRedirect}
 	return h, nil
 }
 
-func checkRedirect(req *http.Request, via []*http.Request) error {
+// CheckRedirect is the policy for redirects, as http.Client takes it: a few, to
+// web servers, and with the credential to the same host only.
+func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
+	// It would tell the next host the query, which may be a signature.
+	req.Header.Del("Referer")
+	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme && req.URL.Scheme != "https" {
+		req.Header.Del("Authorization")
+	}
 	return checkScheme(req.URL)
+}
+
+// Shown is a URL without what may be a credential: the password, and for web
+// servers the user's name too, where tokens stand, and what the query says,
+// which may be a signature that opens a file to everybody.
+func Shown(u *url.URL) string {
+	plain := *u
+	if u.Scheme == "http" || u.Scheme == "https" {
+		plain.RawQuery = shownQuery(u.RawQuery)
+		if u.User != nil {
+			plain.User = url.UserPassword("xxxxx", "xxxxx")
+		}
+	}
+	return plain.Redacted()
+}
+
+// ShownText is Shown of what may be no URL: then it tells the scheme at most.
+func ShownText(text string) string {
+	u, err := url.Parse(text)
+	if err == nil {
+		return Shown(u)
+	}
+	scheme, _, _ := strings.Cut(text, "://")
+	return scheme + "://"
+}
+
+// shownQuery hides all values of a query but those that say what is wanted of a
+// git repository.
+func shownQuery(query string) string {
+	if query == "" {
+		return ""
+	}
+	git := []string{"ref", "tag", "branch", "commit", "checksum", "subdir", "submodules", "keep-git-dir", "fetch-by-commit", "mtime"}
+	var shown []string
+	for pair := range strings.SplitSeq(query, "&") {
+		if key, _, _ := strings.Cut(pair, "="); !slices.Contains(git, key) {
+			pair = key + "=xxxxx"
+		}
+		shown = append(shown, pair)
+	}
+	return strings.Join(shown, "&")
 }
 
 func checkScheme(u *url.URL) error {
@@ -97,11 +131,11 @@ func (h *HTTP) Download(ctx context.Context, rawURL string, w io.Writer) (modifi
 		return modified, errors.New("download: invalid URL")
 	}
 	if err := checkScheme(u); err != nil {
-		return modified, fmt.Errorf("download %s: %w", u.Redacted(), err)
+		return modified, fmt.Errorf("download %s: %w", Shown(u), err)
 	}
 	modified, err = h.get(ctx, u, w)
 	if err != nil {
-		return modified, fmt.Errorf("download %s: %w", u.Redacted(), err)
+		return modified, fmt.Errorf("download %s: %w", Shown(u), err)
 	}
 	return modified, nil
 }
@@ -113,7 +147,14 @@ func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.
 	if err != nil {
 		return modified, err
 	}
-	req.Header.Set("User-Agent", h.agent)
+	req.Header.Set("User-Agent", h.cfg.UserAgent)
+	header, err := h.cfg.authorization(ctx, u)
+	if err != nil {
+		return modified, err
+	}
+	if header != "" {
+		req.Header.Set("Authorization", header)
+	}
 	resp, err := h.client.Do(req)
 	if err != nil {
 		return modified, plain(err)
@@ -122,9 +163,8 @@ func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		return modified, fmt.Errorf("invalid response status %d", resp.StatusCode)
 	}
-	stalled := time.AfterFunc(h.stall, func() { cancel(fmt.Errorf("nothing received for %v", h.stall)) })
-	defer stalled.Stop()
-	body := &patient{r: io.LimitReader(resp.Body, h.max+1), timer: stalled, limit: h.stall}
+	body := NewPatient(io.LimitReader(resp.Body, h.max+1), h.stall, cancel)
+	defer body.Stop()
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, body, make([]byte, copyBuffer))
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -148,19 +188,4 @@ func plain(err error) error {
 		return wrapped.Err
 	}
 	return err
-}
-
-// patient reads and pushes the timer back whenever something came.
-type patient struct {
-	r     io.Reader
-	timer *time.Timer
-	limit time.Duration
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	n, err := p.r.Read(b)
-	if n > 0 {
-		p.timer.Reset(p.limit)
-	}
-	return n, err
 }

@@ -153,12 +153,27 @@ func (d *Dir) sweep(age time.Duration) error {
 	return nil
 }
 
+// folder is where a cache lies. A link in its place is not followed: the
+// directory may be part of a checkout, and what it leads to is not ours.
+func (d *Dir) folder(key Key) (string, error) {
+	dir := filepath.Join(d.path, string(key))
+	info, err := os.Lstat(dir)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%w: %s is not a directory", ErrDamaged, key)
+	}
+	return dir, err
+}
+
 func (d *Dir) index(key Key) string { return filepath.Join(d.path, string(key), indexName) }
 
 // state reads the state of a cache; one that is not there has the zero State.
 func (d *Dir) state(key Key) (State, error) {
 	var s State
-	f, err := openFile(d.index(key))
+	_, err := d.folder(key)
+	var f *os.File
+	if err == nil {
+		f, err = openFile(d.index(key))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}

@@ -110,8 +110,14 @@ func (in *Incoming) Commit(base string) error {
 
 // put gives a cache its new state; file becomes its topmost layer.
 func (d *Dir) put(key Key, s State, file string) error {
-	dir := filepath.Join(d.path, string(key))
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	dir, err := d.folder(key)
+	if errors.Is(err, ErrDamaged) {
+		err = os.Remove(dir)
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("write cache mount: %w", err)
 	}
 	name, err := hexOf(s.Layers[len(s.Layers)-1].Digest)

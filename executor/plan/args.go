@@ -63,12 +63,12 @@ func (m *maker) globals(ctx context.Context, stages []instructions.Stage, args [
 }
 
 // globalScope evaluates ARG instructions of the global scope with build
-// arguments, and returns the names that they declare beside.
-func (m *maker) globalScope(predefined *scope, cmds []instructions.ArgCommand, args map[string]string) (*scope, map[string]bool, error) {
-	env, declared := predefined.clone(), map[string]bool{}
+// arguments, and returns what they declare beside.
+func (m *maker) globalScope(predefined *scope, cmds []instructions.ArgCommand, args map[string]string) (*scope, map[string]definition, error) {
+	env, declared := predefined.clone(), map[string]definition{}
 	for _, cmd := range cmds {
 		for _, a := range cmd.Args {
-			declared[a.Key] = true
+			def := define(a, cmd.Location())
 			value := a.Value
 			if given, ok := args[a.Key]; ok {
 				value = &given
@@ -78,14 +78,16 @@ func (m *maker) globalScope(predefined *scope, cmds []instructions.ArgCommand, a
 					return nil, nil, dockerfile.At(err, request.ClassParse, cmd.Location())
 				}
 				value = &res.Result
+				def.read(res.Matched, a.Key, declared[a.Key])
 			}
-			if value == nil {
-				continue
+			if value != nil {
+				if err := checkValue("ARG", a.Key, *value); err != nil {
+					return nil, nil, dockerfile.At(err, request.ClassParse, cmd.Location())
+				}
+				env.Set(a.Key, *value)
+				def.value = *value
 			}
-			if err := checkValue("ARG", a.Key, *value); err != nil {
-				return nil, nil, dockerfile.At(err, request.ClassParse, cmd.Location())
-			}
-			env.Set(a.Key, *value)
+			declared[a.Key] = def
 		}
 	}
 	return env, declared, nil
@@ -114,6 +116,7 @@ func (m *maker) arg(d *draft, i *instructions.ArgCommand, lint *linter.Linter) e
 			}
 		}
 		d.declared = append(d.declared, entry)
+		m.define(d, a, entry.value, i.Location())
 		shown = append(shown, text)
 	}
 	return m.record(d, "ARG "+strings.Join(shown, " "), false)
@@ -157,7 +160,10 @@ func isArg(c command) bool {
 // unconsumed are the build arguments that nothing in the Dockerfile declares
 // and that mean nothing by themselves.
 func (m *maker) unconsumed(stages []instructions.Stage) []string {
-	known := maps.Clone(m.declared)
+	known := map[string]bool{}
+	for name := range m.declared {
+		known[name] = true
+	}
 	for _, s := range stages {
 		for _, c := range s.Commands {
 			if a, ok := c.(*instructions.ArgCommand); ok {

@@ -25,10 +25,10 @@ func (m *maker) copy(d *draft, c command, i *instructions.CopyCommand, lint *lin
 		}
 	}
 	for _, src := range i.SourcePaths {
-		switch isGit, err := classifyGit(src); {
+		switch git, err := ParseGit(src); {
 		case err != nil:
 			return err
-		case isGit:
+		case git != nil:
 			return errors.New("source can't be a git ref for COPY")
 		case isHTTP(src):
 			return errors.New("source can't be a URL for COPY")
@@ -48,14 +48,13 @@ func (m *maker) add(d *draft, c command, i *instructions.AddCommand, lint *linte
 		return err
 	}
 	for _, src := range i.SourcePaths {
-		isGit, err := classifyGit(src)
+		remote, err := newRemote(i, src)
 		switch {
 		case err != nil:
 			return err
-		case isGit:
-			return dockerfile.Errorf(request.ClassUnsupported, nil, "ADD of a git repository is not supported yet: %s", src)
-		case isHTTP(src):
-			op.Remotes = append(op.Remotes, Remote{URL: src, Checksum: i.Checksum, Name: remoteName(src)})
+		case remote != nil:
+			remote.After = len(op.Paths)
+			op.Remotes = append(op.Remotes, *remote)
 		default:
 			m.checks.ignored("Add", src, i.Location(), lint)
 			op.Paths = append(op.Paths, src)
@@ -69,6 +68,9 @@ func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndD
 	op.Dest = resolveDest(d.cwd(), i.DestPath)
 	if op.Link && ownerByName(op.Chown) {
 		return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", op.Chown)
+	}
+	if d.isEmpty() && ownerByName(op.Chown) {
+		return noNames("--chown=" + op.Chown)
 	}
 	if err := checkMode(op.Chmod); err != nil {
 		return err
@@ -106,6 +108,24 @@ func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndD
 func ownerByName(chown string) bool {
 	user, group, _ := strings.Cut(chown, ":")
 	return user != "" && !isID(user) || group != "" && !isID(group)
+}
+
+// isEmpty says whether the stage has no files at all yet.
+func (d *draft) isEmpty() bool {
+	for ; d != nil; d = d.base {
+		if len(d.Steps) > 0 || d.base == nil && !d.isScratch() {
+			return false
+		}
+	}
+	return true
+}
+
+// noNames refuses an owner by name in a stage without files: there is no passwd
+// file that could know it, and to take root instead would be a surprise.
+func noNames(what string) error {
+	e := dockerfile.Errorf(request.ClassCopy, nil, "%s: user and group names can't be resolved in an empty stage", what)
+	e.Hint = "use a numeric uid[:gid]"
+	return e
 }
 
 func isID(s string) bool {

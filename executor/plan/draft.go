@@ -31,6 +31,10 @@ type draft struct {
 	env      *scope // environment of the image, then arguments
 	// declared are the arguments in scope, as history shows them.
 	declared []argument
+	// defined are the arguments that the stage itself gives a default, used those
+	// that it declares or that its FROM names, for the outline.
+	defined map[string]definition
+	used    map[string]bool
 	// absolute: a WORKDIR of the Dockerfile has been seen.
 	absolute bool
 	// last are the places of the last CMD, ENTRYPOINT and HEALTHCHECK.

@@ -93,13 +93,12 @@ func (m *maker) epochOf(ctx context.Context, value string, stages []instructions
 	if value == "context" {
 		return m.contextTime(ctx, "")
 	}
-	for _, c := range slices.Backward(m.opt.Contexts) {
-		if c.Name == value && c.Image != "" {
-			return nil, nil
-		}
-		if c.Name == value {
-			return m.contextTime(ctx, c.Name)
-		}
+	switch c := m.contexts.find(value, m.target); {
+	case c == nil:
+	case c.Image != "":
+		return nil, nil
+	default:
+		return m.contextTime(ctx, c.Name)
 	}
 	for _, s := range stages {
 		if s.Name == "" || !strings.EqualFold(s.Name, value) {
@@ -197,15 +196,12 @@ func (m *maker) epochRemote(c *instructions.AddCommand, env *scope) (*Remote, er
 	if err := checkChecksum(&add); err != nil {
 		return nil, err
 	}
-	src := add.SourcePaths[0]
-	isGit, err := classifyGit(src)
+	remote, err := newRemote(&add, add.SourcePaths[0])
 	switch {
 	case err != nil:
 		return nil, err
-	case isGit:
-		return nil, dockerfile.Errorf(request.ClassUnsupported, nil, "%s of a git repository is not supported yet: %s", sourceDateEpoch, src)
-	case isHTTP(src):
-		return &Remote{URL: src, Checksum: add.Checksum, Name: remoteName(src)}, nil
+	case remote != nil:
+		return remote, nil
 	}
 	return nil, errors.New(sourceDateEpoch + " stage source must be a single HTTP(S) or Git ADD")
 }

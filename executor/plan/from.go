@@ -80,20 +80,22 @@ func (m *maker) from(d *draft, st instructions.Stage) error {
 		return dockerfile.Errorf(request.ClassResolve, st.Location, "base name (%s) should not be blank", st.BaseName)
 	}
 	d.baseName = res.Result
+	d.use(res.Matched)
 	if st.Platform == "" {
 		return nil
 	}
-	p, err := m.fromPlatform(st, lint)
+	p, err := m.fromPlatform(d, st, lint)
 	d.flag = p
 	return err
 }
 
 // fromPlatform expands FROM --platform.
-func (m *maker) fromPlatform(st instructions.Stage, lint *linter.Linter) (*ocispec.Platform, error) {
+func (m *maker) fromPlatform(d *draft, st instructions.Stage, lint *linter.Linter) (*ocispec.Platform, error) {
 	res, err := m.expand(m.lex, st.Platform, m.global)
 	m.checks.undeclared(m, res.Unmatched, st.Location, lint)
 	m.checks.redundantPlatform(m, st, res, lint)
 	m.checks.constantPlatform(st, res, lint)
+	d.use(res.Matched)
 	if err != nil {
 		return nil, fmt.Errorf("failed to process arguments for platform %s: %w", st.Platform, err)
 	}

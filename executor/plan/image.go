@@ -62,7 +62,7 @@ func (i *Image) alignHistory(ref string) {
 		}
 	}
 	for ; left > 0; left-- {
-		i.History = append(i.History, History{Created: i.Created, CreatedBy: "pulled from " + ref, Comment: "buildkit.exporter.image.v0"})
+		i.History = append(i.History, History{Created: i.Created, CreatedBy: "pulled from " + ref, Comment: exporterComment})
 	}
 }
 

@@ -173,7 +173,7 @@ func (c *checks) defaultBases(m *maker, stages []instructions.Stage, defaults *s
 // undeclared remarks on variables in FROM that no global ARG declares.
 func (c *checks) undeclared(m *maker, names map[string]struct{}, at []parser.Range, lint *linter.Linter) {
 	for _, n := range sortedKeys(names) {
-		if m.declared[n] {
+		if _, ok := m.declared[n]; ok {
 			continue
 		}
 		options := m.global.Keys()

@@ -56,14 +56,20 @@ const knownSyntax = 28
 
 var stableSyntax = regexp.MustCompile(`^(?:docker\.io/)?docker/dockerfile(?::1(?:\.(\d+)(?:\.\d+)?)?(-labs)?)?(?:@.*)?$`)
 
-// syntax remarks on a syntax directive that asks for another language. Frontend
-// images are never fetched.
-func (c *checks) syntax(f *dockerfile.File) {
-	if f.Syntax == "" {
+// syntaxArg is the build argument that replaces the syntax directive.
+const syntaxArg = "BUILDKIT_SYNTAX"
+
+// syntax remarks on a syntax directive, or a build argument in its place, that
+// asks for another language. Frontend images are never fetched.
+func (c *checks) syntax(f *dockerfile.File, args map[string]string) {
+	syntax, w := f.Syntax, Warning{Line: f.SyntaxLine}
+	if given, ok := args[syntaxArg]; ok {
+		syntax, w.Line = strings.TrimSpace(given), 0
+	}
+	if syntax == "" {
 		return
 	}
-	name, _, _ := strings.Cut(f.Syntax, " ")
-	w := Warning{Line: f.SyntaxLine}
+	name, _, _ := strings.Cut(syntax, " ")
 	match := stableSyntax.FindStringSubmatch(name)
 	minor := 0
 	if match != nil && match[1] != "" {

@@ -308,3 +308,22 @@ func TestSyntaxWarning(t *testing.T) {
 		}
 	}
 }
+
+func TestSyntaxOfBuildArgument(t *testing.T) {
+	for syntax, want := range map[string]string{
+		"":                          "",
+		"docker/dockerfile:1":       "",
+		" docker/dockerfile:1.99 x": "syntax docker/dockerfile:1.99 is newer",
+		"example.test/frontend":     "syntax example.test/frontend is not fetched",
+	} {
+		opt := Options{Args: []request.KeyValue{arg("BUILDKIT_SYNTAX", syntax)}}
+		p := mustPlan(t, "# syntax=docker/dockerfile:2\nFROM scratch\n", opt)
+		if want == "" {
+			if len(p.Warnings) > 0 {
+				t.Errorf("%q: %+v", syntax, p.Warnings)
+			}
+		} else if len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0].Text, want) || p.Warnings[0].Line != 0 {
+			t.Errorf("%q: %+v, want %q", syntax, p.Warnings, want)
+		}
+	}
+}

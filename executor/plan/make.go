@@ -41,6 +41,9 @@ type Options struct {
 	Contexts []NamedContext
 	// Allow are the entitlements granted: network.host.
 	Allow []string
+	// Network is that of a RUN which names none: none, host, or empty for the
+	// default.
+	Network string
 	// AllStages evaluates the stages that the target does not need, too.
 	AllStages bool
 	// Ignore are the patterns of the ignore file that applies. They change
@@ -67,13 +70,18 @@ type Resolver interface {
 }
 
 // Make makes the plan for a Dockerfile. Its errors are of type
-// *dockerfile.Error, but for the error of a context that ended.
+// *dockerfile.Error, but for the error of a context that ended. With one that is
+// about the Dockerfile the plan has the remarks up to there, and nothing else.
 func Make(ctx context.Context, file *dockerfile.File, opt Options, images Resolver) (*Plan, error) {
 	m, err := newMaker(file, opt, images)
 	if err != nil {
 		return nil, err
 	}
-	return m.make(ctx)
+	p, err := m.make(ctx)
+	if err != nil {
+		return &Plan{Warnings: m.checks.sorted()}, err
+	}
+	return p, nil
 }
 
 // make makes the plan; its errors are those of Make.
@@ -106,9 +114,9 @@ type maker struct {
 	args    map[string]string
 	proxies []string
 	// global are the arguments before the first FROM, with the predefined ones;
-	// declared are the names that an ARG there brought in.
+	// declared is what an ARG there brought in.
 	global   *scope
-	declared map[string]bool
+	declared map[string]definition
 
 	build, target ocispec.Platform
 	// implicit: no platform was asked for.
@@ -156,7 +164,7 @@ func (m *maker) plan(ctx context.Context) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.checks.syntax(m.file)
+	m.checks.syntax(m.file, m.args)
 	m.checks.stageNames(stages)
 	m.checks.casing(stages)
 	if err := m.globals(ctx, stages, globals); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
 )
 
 const (
@@ -167,4 +168,40 @@ func TestReplacedStagePlatform(t *testing.T) {
 	if p.Target.Platform.Architecture != want.Architecture {
 		t.Errorf("platform %v", p.Target.Platform)
 	}
+}
+
+// FuzzNamed plans any Dockerfile with contexts in place of what it may name.
+func FuzzNamed(f *testing.F) {
+	for _, s := range []string{
+		"FROM a AS b\nCOPY --from=b x /\nFROM b\nRUN --mount=from=a,target=/x y\n",
+		"FROM c AS a\nFROM a AS c\nONBUILD COPY --from=b . /\nFROM c\n",
+		"FROM --platform=linux/arm64 b AS d\nFROM d\nRUN --mount=type=cache,from=c,target=/x y\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := dockerfile.Parse("Dockerfile", data)
+		if err != nil {
+			return
+		}
+		p, err := Make(t.Context(), file, Options{BuildPlatform: linuxAMD64, Contexts: []NamedContext{
+			{Name: "a"}, {Name: "b", Image: "docker.io/library/b:latest"}, {Name: "c", Image: EmptyImage}, {Name: "d::linux/arm64"},
+		}}, everything{})
+		if err != nil {
+			checkError(t, data, err)
+			return
+		}
+		known := map[StageID]bool{}
+		for _, s := range p.Stages {
+			for _, id := range s.Needs {
+				if !known[id] {
+					t.Fatalf("stage %d comes before %d, which it needs", s.ID, id)
+				}
+			}
+			known[s.ID] = true
+		}
+		if p.Target != p.Stages[len(p.Stages)-1] {
+			t.Fatal("the target is not the last stage")
+		}
+	})
 }

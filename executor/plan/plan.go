@@ -171,10 +171,12 @@ type File struct {
 
 // Remote is a URL source of ADD.
 type Remote struct {
-	// Git is set if the source is a git repository; then nothing else is.
+	// After is how many of the copy's Paths come before this source.
+	After int
+	// Git is set if the source is a git repository; then nothing below is.
 	Git      *Repository
 	URL      string
-	Checksum string // sha256:<hex>, or empty
+	Checksum string // algorithm:hex with sha256, sha384 or sha512, or empty
 	// Name is the file's name where the destination is a directory.
 	Name string
 }
@@ -188,6 +190,8 @@ type Repository struct {
 	KeepGitDir   bool
 	NoSubmodules bool
 	CommitTime   bool // files get the time of the commit instead of now
+	// FetchByCommit trusts Commit and does not look at where Ref is now.
+	FetchByCommit bool
 }
 
 // Workdir creates a directory and its missing parents if it is not there.

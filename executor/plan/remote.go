@@ -2,14 +2,13 @@ package plan
 
 import (
 	_ "crypto/sha256" // digest.Parse knows the algorithms that are linked in
+	_ "crypto/sha512"
 	"errors"
+	"fmt"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/opencontainers/go-digest"
 )
@@ -17,32 +16,6 @@ import (
 // isHTTP says whether a source of ADD, known to be no git repository, is a URL.
 func isHTTP(src string) bool {
 	return strings.HasPrefix(src, "http://") || strings.HasPrefix(src, "https://")
-}
-
-// protocol and scpStyle tell a git repository's address from a path.
-var (
-	protocol = regexp.MustCompile(`^([a-zA-Z0-9]+)://`)
-	scpStyle = regexp.MustCompile(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:`)
-)
-
-// classifyGit says whether a source names a git repository, by BuildKit's
-// rules: git and ssh URLs, web URLs whose path ends in .git, and user@host:path.
-func classifyGit(src string) (bool, error) {
-	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") {
-		return false, nil
-	}
-	match := protocol.FindStringSubmatch(src)
-	if match == nil {
-		return scpStyle.MatchString(src), nil
-	}
-	u, err := url.Parse(src)
-	switch strings.ToLower(match[1]) {
-	case "git", "ssh":
-		return true, err
-	case "http", "https":
-		return err == nil && strings.HasSuffix(u.Path, ".git"), nil
-	}
-	return false, nil
 }
 
 // remoteName is the name of the file that a URL is downloaded to where the
@@ -56,7 +29,43 @@ func remoteName(src string) string {
 	return "__unnamed__"
 }
 
-// checkChecksum checks ADD --checksum.
+// newRemote makes a source of ADD of what is no path, else it returns nil.
+func newRemote(i *instructions.AddCommand, src string) (*Remote, error) {
+	g, err := ParseGit(src)
+	switch {
+	case err != nil:
+		return nil, err
+	case g != nil:
+		return newGitRemote(i, g)
+	case !isHTTP(src):
+		return nil, nil
+	}
+	if i.Checksum != "" {
+		if _, err := digest.Parse(i.Checksum); err != nil {
+			return nil, err
+		}
+	}
+	return &Remote{URL: src, Checksum: i.Checksum, Name: remoteName(src)}, nil
+}
+
+func newGitRemote(i *instructions.AddCommand, g *GitSource) (*Remote, error) {
+	r := g.Repository
+	if i.KeepGitDir != nil && g.KeepGitDir != nil && *i.KeepGitDir != *g.KeepGitDir {
+		return nil, errors.New("inconsistent keep-git-dir configuration")
+	}
+	for _, keep := range []*bool{i.KeepGitDir, g.KeepGitDir} {
+		r.KeepGitDir = r.KeepGitDir || keep != nil && *keep
+	}
+	if i.Checksum != "" && r.Commit != "" && i.Checksum != r.Commit {
+		return nil, fmt.Errorf("checksum mismatch %q != %q", i.Checksum, r.Commit)
+	}
+	if i.Checksum != "" {
+		r.Commit = i.Checksum
+	}
+	return &Remote{Git: &r}, nil
+}
+
+// checkChecksum checks what ADD --checksum may be said of.
 func checkChecksum(i *instructions.AddCommand) error {
 	if i.Checksum == "" {
 		return nil
@@ -64,19 +73,8 @@ func checkChecksum(i *instructions.AddCommand) error {
 	if len(i.SourcePaths) != 1 {
 		return errors.New("checksum can't be specified for multiple sources")
 	}
-	src := i.SourcePaths[0]
-	if isGit, err := classifyGit(src); isGit || err != nil {
-		return err // of a commit, with its own rules
-	}
-	if !isHTTP(src) {
-		return errors.New("checksum requires HTTP(S) or Git sources")
-	}
-	sum, err := digest.Parse(i.Checksum)
-	if err != nil {
+	if g, err := ParseGit(i.SourcePaths[0]); g != nil || err != nil || isHTTP(i.SourcePaths[0]) {
 		return err
 	}
-	if sum.Algorithm() != digest.SHA256 {
-		return dockerfile.Errorf(request.ClassUnsupported, nil, "ADD --checksum with %s is not supported, use sha256", sum.Algorithm())
-	}
-	return nil
+	return errors.New("checksum requires HTTP(S) or Git sources")
 }

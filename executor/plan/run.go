@@ -42,7 +42,7 @@ func (m *maker) run(d *draft, c command, i *instructions.RunCommand) error {
 	}
 	op := &Run{
 		Args: argv, Env: env, Cwd: path.Clean(d.cwd()), User: cfg.User,
-		Files: files, Network: instructions.GetNetwork(i), Mounts: mounts,
+		Files: files, Network: m.network(i), Mounts: mounts,
 	}
 	if err := m.step(d, c, op, m.shownAs(m.commandLex(), text, masked(mounts, d.env))); err != nil {
 		return err
@@ -52,6 +52,15 @@ func (m *maker) run(d *draft, c command, i *instructions.RunCommand) error {
 		return err
 	}
 	return m.record(d, history, true)
+}
+
+// network is the network of a RUN: its own, else that of the build.
+func (m *maker) network(i *instructions.RunCommand) string {
+	own := instructions.GetNetwork(i)
+	if own == instructions.NetworkDefault && m.opt.Network != "" {
+		return m.opt.Network
+	}
+	return own
 }
 
 // networkHost is the one entitlement that can be granted.

@@ -19,6 +19,9 @@ func (m *maker) workdir(d *draft, c command, i *instructions.WorkdirCommand, lin
 	cfg.WorkingDir = resolvePath(cfg.WorkingDir, i.Path)
 	isRoot := cfg.WorkingDir == "/"
 	if !isRoot {
+		if d.isEmpty() && ownerByName(cfg.User) {
+			return noNames("USER " + cfg.User)
+		}
 		op := &Workdir{Path: path.Clean(cfg.WorkingDir), User: cfg.User, Time: m.created}
 		if err := m.step(d, c, op, m.shown(d, i.String())); err != nil {
 			return err
@@ -50,13 +53,14 @@ func resolvePath(dir, p string) string {
 	return path.Join(dir, p)
 }
 
-// resolveDest is resolvePath for the destination of a copy: a slash or /. at
-// the end stays, since it says that the destination is a directory.
+// resolveDest is resolvePath for the destination of a copy: cleaned by its
+// text, so that .. after a link leads to what is written, and with a slash or
+// /. at the end kept, since it says that the destination is a directory.
 func resolveDest(dir, p string) string {
 	if p == "." || p == "" {
 		p = "./"
 	}
-	dest := resolvePath(dir, p)
+	dest := path.Clean(resolvePath(dir, p))
 	switch {
 	case strings.HasSuffix(p, "/") && !strings.HasSuffix(dest, "/"):
 		dest += "/"

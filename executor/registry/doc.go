@@ -1,7 +1,7 @@
 // Package registry talks to image registries by the OCI distribution protocol:
 // it resolves references to one platform's manifest, pulls blobs into the
 // store and pushes images out of it, through mirrors, with retries and with
-// credentials.
+// credentials. It reads images of OCI layouts in the same way.
 //
 // It is one of the two rooms that dial. It touches the network and the store;
 // it must not read the environment, credential files or the clock of a cache,

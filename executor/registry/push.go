@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -50,12 +51,13 @@ func (c *Client) CheckPush(ctx context.Context, dest string) error {
 	return nil
 }
 
-// Push pushes the image whose manifest is in st to dest: first the blobs that
-// the registry lacks, then the manifest, byte by byte as it is. A blob that is
+// Push pushes the image, or the index of images, that is in st to dest: first
+// the blobs that the registry lacks, then the images' manifests, and the index
+// last, byte by byte as they are. Only the last gets the tag. A blob that is
 // not in st is mounted from the repository that it came from if the registry is
 // the same, else streamed from there. progress is told the bytes done of all
 // blobs; what the registry has already counts as done. It may be nil.
-func (c *Client) Push(ctx context.Context, st *store.Store, manifest v1.Descriptor, dest string, progress func(done, total int64)) error {
+func (c *Client) Push(ctx context.Context, st *store.Store, top v1.Descriptor, dest string, progress func(done, total int64)) error {
 	tag, err := destination(dest)
 	if err != nil {
 		return err
@@ -64,17 +66,16 @@ func (c *Client) Push(ctx context.Context, st *store.Store, manifest v1.Descript
 	if err != nil {
 		return err
 	}
-	what := "push " + clean(tag.Name())
-	raw, err := st.Read(manifest.Digest)
+	p := &push{s: s, st: st, what: "push " + clean(tag.Name())}
+	images, err := p.images(top)
 	if err != nil {
-		return fmt.Errorf("%s: manifest: %w", what, err)
+		return fmt.Errorf("%s: %w", p.what, err)
 	}
-	m, err := parseImage(raw)
+	blobs, err := p.blobs(images)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", p.what, err)
 	}
-	blobs := distinct(append([]v1.Descriptor{m.Config}, m.Layers...))
-	p := &push{s: s, st: st, what: what, meter: newMeter(blobs, progress)}
+	p.meter = newMeter(blobs, progress)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(transfers)
 	for _, d := range blobs {
@@ -83,8 +84,58 @@ func (c *Client) Push(ctx context.Context, st *store.Store, manifest v1.Descript
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return s.explain(what, s.retry(ctx, what, func(ctx context.Context) error {
-		return s.putManifest(ctx, raw, manifest, tag.TagStr())
+	if top.MediaType.IsIndex() {
+		for _, d := range images {
+			if err := p.manifest(ctx, d, d.Digest.String()); err != nil {
+				return err
+			}
+		}
+	}
+	return p.manifest(ctx, top, tag.TagStr())
+}
+
+// images are the manifests of the images: those in an index, without
+// repetition, or the one.
+func (p *push) images(top v1.Descriptor) ([]v1.Descriptor, error) {
+	if !top.MediaType.IsIndex() {
+		return []v1.Descriptor{top}, nil
+	}
+	raw, err := p.st.Read(top.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	var index v1.IndexManifest
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	return distinct(index.Manifests), nil
+}
+
+// blobs are configs and layers of images.
+func (p *push) blobs(images []v1.Descriptor) ([]v1.Descriptor, error) {
+	var all []v1.Descriptor
+	for _, d := range images {
+		raw, err := p.st.Read(d.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("manifest: %w", err)
+		}
+		m, err := parseImage(raw)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append(all, m.Config), m.Layers...)
+	}
+	return distinct(all), nil
+}
+
+// manifest pushes a manifest or an index under a tag or its digest.
+func (p *push) manifest(ctx context.Context, d v1.Descriptor, name string) error {
+	raw, err := p.st.Read(d.Digest)
+	if err != nil {
+		return fmt.Errorf("%s: manifest: %w", p.what, err)
+	}
+	return p.s.explain(p.what, p.s.retry(ctx, p.what, func(ctx context.Context) error {
+		return p.s.putManifest(ctx, raw, d, name)
 	}))
 }
 
@@ -101,8 +152,8 @@ func distinct(all []v1.Descriptor) []v1.Descriptor {
 	return out
 }
 
-func (s *session) putManifest(ctx context.Context, raw []byte, d v1.Descriptor, tag string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.url("manifests/"+tag), nil)
+func (s *session) putManifest(ctx context.Context, raw []byte, d v1.Descriptor, name string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, s.url("manifests/"+name), nil)
 	if err != nil {
 		return err
 	}
@@ -119,7 +170,7 @@ func (s *session) putManifest(ctx context.Context, raw []byte, d v1.Descriptor, 
 	return nil
 }
 
-// push is one image on its way to one destination.
+// push is an image, or an index of images, on its way to one destination.
 type push struct {
 	s     *session
 	st    *store.Store

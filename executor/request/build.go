@@ -23,9 +23,13 @@ type Build struct {
 	// with one name the last wins.
 	Contexts []NamedContext `json:"contexts,omitempty"`
 	// Dockerfile is the file to build; DockerfileName is what the user called
-	// it, for messages.
-	Dockerfile     GuestPath `json:"dockerfile"`
+	// it, for messages. A relative one lies in the context that Source says; an
+	// empty one is Dockerfile there, or Source itself if that is a text.
+	Dockerfile     GuestPath `json:"dockerfile,omitempty"`
 	DockerfileName string    `json:"dockerfileName"`
+	// DockerfileURL is where the Dockerfile has to be downloaded from; then
+	// Dockerfile is empty.
+	DockerfileURL string `json:"dockerfileURL,omitempty"`
 	// Ignore is the ignore file that applies, or empty: <Dockerfile>.dockerignore
 	// wins over .dockerignore in the context's root.
 	Ignore GuestPath `json:"ignore,omitempty"`
@@ -43,6 +47,8 @@ type Build struct {
 	Annotations []Annotation `json:"annotations,omitempty"`
 	// Call asks for what is known about the Dockerfile instead of an image.
 	Call Call `json:"call,omitempty"`
+	// CallJSON asks for the answer to Call as JSON.
+	CallJSON bool `json:"callJSON,omitempty"`
 	// NoCache and NoCacheFilter name what must not come from the layer cache:
 	// all, or the stages named.
 	NoCache       bool     `json:"noCache,omitempty"`
@@ -68,6 +74,9 @@ type Build struct {
 	Layout       bool        `json:"layout,omitempty"` // hand out an OCI image layout
 	Format       string      `json:"format,omitempty"` // docker, oci; empty: as the base
 	Compression  Compression `json:"compression"`
+	// SkipImmutable counts a push of a tag that is there already and that its
+	// registry keeps from being changed as done.
+	SkipImmutable bool `json:"skipImmutable,omitempty"`
 	// SkipPushCheck leaves out the check of push permission before the build.
 	SkipPushCheck bool `json:"skipPushCheck,omitempty"`
 
@@ -85,15 +94,27 @@ type Build struct {
 }
 
 // Source is a tree of files that is fetched or unpacked inside: at most one of
-// its fields but Dir is set.
+// Tar and URL is set.
 type Source struct {
 	// Tar is a tar archive, compressed or not, that the caller laid out.
 	Tar GuestPath `json:"tar,omitempty"`
 	// URL is a git repository's or, with http:// or https://, that of an archive
-	// or of a single Dockerfile, in BuildKit's forms.
+	// or of a single Dockerfile, in BuildKit's forms. With Git it is the plain
+	// URL of a repository.
 	URL string `json:"url,omitempty"`
+	// Git is what is wanted of the repository, where URL does not say it.
+	Git *Git `json:"git,omitempty"`
 	// Dir is the directory within, relative; empty: the root.
 	Dir string `json:"dir,omitempty"`
+	// Text: what is no archive is the Dockerfile, and the context is empty.
+	Text bool `json:"text,omitempty"`
+}
+
+// Git is what Kaniko's flags say about a repository.
+type Git struct {
+	Ref        string `json:"ref,omitempty"` // branch, tag, refs/... or commit; empty: HEAD
+	Submodules bool   `json:"submodules,omitempty"`
+	KeepGitDir bool   `json:"keepGitDir,omitempty"`
 }
 
 // NamedContext is one --build-context: exactly one of Dir, Image, Layout and
@@ -150,8 +171,11 @@ type KeyValue struct {
 type Run struct {
 	Hostname string     `json:"hostname,omitempty"` // empty: buildkitsandbox, as BuildKit
 	Hosts    []KeyValue `json:"hosts,omitempty"`    // further lines of /etc/hosts: name -> address
-	ShmSize  int64      `json:"shmSize,omitempty"`  // bytes; 0: 64 MiB
-	DNS      []string   `json:"dns,omitempty"`      // lines of /etc/resolv.conf
+	// Network is that of a RUN which names none: none, host, or empty for the
+	// default.
+	Network string   `json:"network,omitempty"`
+	ShmSize int64    `json:"shmSize,omitempty"` // bytes; 0: 64 MiB
+	DNS     []string `json:"dns,omitempty"`     // lines of /etc/resolv.conf
 }
 
 // Compression is how new layers are compressed.

@@ -6,7 +6,7 @@ import "time"
 type EventKind string
 
 const (
-	EventPlan     EventKind = "plan"     // Total steps are coming
+	EventPlan     EventKind = "plan"     // there are about Total steps, those before it included
 	EventStart    EventKind = "start"    // step Step, called Name, begins
 	EventLog      EventKind = "log"      // step Step wrote Data to Stream
 	EventDone     EventKind = "done"     // step Step ended; Error if it failed; Skipped work is not announced
@@ -145,9 +145,10 @@ const (
 type Result struct {
 	Version int      `json:"version"`
 	Failure *Failure `json:"failure,omitempty"`
-	Digest  string   `json:"digest,omitempty"` // of the image manifest, sha256:<hex>
-	Size    int64    `json:"size,omitempty"`   // of the manifest, bytes
+	Digest  string   `json:"digest,omitempty"` // of the image manifest or index, sha256:<hex>
+	Size    int64    `json:"size,omitempty"`   // of that, bytes
 	Media   string   `json:"mediaType,omitempty"`
+	Config  string   `json:"config,omitempty"` // digest of the image's config; empty for an index
 	// Pushed names what was pushed, registry/repository:tag, in order.
 	Pushed []string `json:"pushed,omitempty"`
 	// Names are all destinations in full form, pushed or not.
@@ -157,10 +158,10 @@ type Result struct {
 	Called *Called `json:"called,omitempty"`
 }
 
-// Called is what is known about a Dockerfile, in two forms.
+// Called is what is known about a Dockerfile, in one of two forms.
 type Called struct {
-	Text []byte `json:"text"` // for people, with a newline at the end
-	JSON []byte `json:"json"` // as docker buildx prints it
+	Text []byte `json:"text,omitempty"` // for people, with a newline at the end
+	JSON []byte `json:"json,omitempty"` // as docker buildx prints it
 	// Failed: the command has to end with exit code 1.
 	Failed bool `json:"failed,omitempty"`
 }

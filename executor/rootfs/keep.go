@@ -2,13 +2,13 @@ package rootfs
 
 import (
 	"context"
-	"fmt"
 	"sync"
 )
 
 // Kept is a directory that lasts as long as its space. Whoever does not want to
 // share it holds its lock.
 type Kept struct {
+	name string
 	once sync.Once
 	dir  string
 	undo func() error
@@ -22,7 +22,7 @@ func (s *Space) Keep(name string, make func() (dir string, undo func() error, er
 	k := s.keeper(name)
 	k.once.Do(func() { k.dir, k.undo, k.err = make() })
 	if k.err != nil {
-		return nil, fmt.Errorf("keep %s: %w", name, k.err)
+		return nil, k.err
 	}
 	return k, nil
 }
@@ -36,10 +36,13 @@ func (s *Space) keeper(name string) *Kept {
 	if s.kept == nil {
 		s.kept = map[string]*Kept{}
 	}
-	k := &Kept{use: make(chan struct{}, 1)}
+	k := &Kept{name: name, use: make(chan struct{}, 1)}
 	s.kept[name] = k
 	return k
 }
+
+// Name is what it is kept under.
+func (k *Kept) Name() string { return k.name }
 
 // Dir is the directory.
 func (k *Kept) Dir() string { return k.dir }

@@ -89,8 +89,11 @@ func isArchive(r io.Reader) bool {
 	return err == nil
 }
 
-// remote downloads one URL.
+// remote downloads one URL, or checks out one git repository.
 func (c *copier) remote(ctx context.Context, r plan.Remote, op *plan.Copy, env Env) error {
+	if r.Git != nil {
+		return c.repository(ctx, *r.Git, op.Dest, env)
+	}
 	if env.Download == nil {
 		return fmt.Errorf("ADD %s: no download in this build", r.URL)
 	}

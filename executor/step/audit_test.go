@@ -27,6 +27,8 @@ func audit(args []string) int {
 		auditCalls()
 	case "escape":
 		auditEscape()
+	case "agent":
+		auditAgent(args[1:])
 	case "clone":
 		cmd := exec.Command("/bin/true")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}

@@ -67,7 +67,7 @@ func becomeCommand() report {
 	}
 	err = syscall.Exec(file, c.Args, c.Env)
 	rep := failed("exec "+file, err)
-	rep.Exec = true
+	rep.Exec, rep.File = true, file
 	return rep
 }
 

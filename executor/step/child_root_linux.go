@@ -272,17 +272,21 @@ func (c *childConfig) writeFiles(dev int) error {
 
 // mountRest mounts what the RUN asks for.
 func (c *childConfig) mountRest(root int) error {
-	for _, m := range c.Mounts {
-		if err := makeTarget(root, m); err != nil {
-			return err
+	if err := c.stageSecrets(); err != nil {
+		return err
+	}
+	for n, m := range c.Mounts {
+		err := makeTarget(root, m)
+		switch {
+		case err != nil:
+		case m.Source != "":
+			err = bindAt(root, m.Source, m.Target, m.ReadOnly)
+		case m.Secret != nil:
+			err = c.mountSecret(root, n, m)
+		default:
+			err = mountTmpfs(root, m)
 		}
-		if m.Source != "" {
-			if err := bindAt(root, m.Source, m.Target, m.ReadOnly); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := mountTmpfs(root, m); err != nil {
+		if err != nil {
 			return err
 		}
 	}

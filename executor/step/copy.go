@@ -39,6 +39,7 @@ func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upp
 		return "", err
 	}
 	c.nodes = env.Nodes
+	env.tellUnknown("--chown="+op.Chown, c.unknown)
 	err = errors.Join(c.all(ctx, op, env), c.close())
 	if err != nil {
 		return "", err
@@ -56,6 +57,10 @@ func source(ctx context.Context, from plan.From, env Env) (src Source, release f
 		dir, err := env.Space.Mkdir()
 		return Source{Root: dir}, func() error { return os.Remove(dir) }, err
 	}
+	if from.Kind == plan.FromNamed {
+		src, err := env.named(from.Name)
+		return src, nothing, err
+	}
 	tree := env.Stage(from.Stage.ID)
 	if tree == nil {
 		return src, nil, fmt.Errorf("stage %s is not there", from.Stage.Name)
@@ -66,16 +71,18 @@ func source(ctx context.Context, from plan.From, env Env) (src Source, release f
 
 // copier copies files from one source into one root.
 type copier struct {
-	root   int         // destination
-	rootAt string      // where it lies
-	src    int         // root of the source
-	hidden hider       // of the source; nil: nothing is hidden
-	stage  bool        // the source is a stage: owners and attributes are kept
-	own    *owner      // of everything that is made; nil: as the source
-	mode   *modeChange // nil: as the source
-	self   owner       // of new files
-	filter filter
-	nodes  func(dirfd int, name string, mode uint32, dev uint64) error // nil: mknodat
+	root   int    // destination
+	rootAt string // where it lies
+	src    int    // root of the source
+	hidden hider  // of the source; nil: nothing is hidden
+	stage  bool   // the source is a stage: owners and attributes are kept
+	own    *owner // of everything that is made; nil: as the source
+	// unknown are the names in --chown that the stage does not know.
+	unknown []string
+	mode    *modeChange // nil: as the source
+	self    owner       // of new files
+	filter  filter
+	nodes   func(dirfd int, name string, mode uint32, dev uint64) error // nil: mknodat
 
 	// granted remembers what the umask leaves of a mode, plus grantKnown.
 	granted [0o1000]atomic.Uint32
@@ -120,8 +127,8 @@ func (c *copier) open(users, src string, op *plan.Copy) (err error) {
 		return err
 	}
 	defer unix.Close(dir)
-	own, err := lookupOwner(dir, op.Chown)
-	c.own = &own
+	own, unknown, err := lookupOwner(dir, op.Chown)
+	c.own, c.unknown = &own, unknown
 	return err
 }
 
@@ -134,19 +141,24 @@ func (c *copier) close() error {
 	return nil
 }
 
-// all copies local sources, then remote ones, then here-documents.
+// all copies local and remote sources in their order, then here-documents.
 func (c *copier) all(ctx context.Context, op *plan.Copy, env Env) error {
 	unpack := op.Add
 	if op.Unpack != nil {
 		unpack = *op.Unpack
 	}
-	for _, p := range op.Paths {
-		if err := c.path(ctx, p, op, unpack); err != nil {
-			return err
+	remotes := op.Remotes
+	for i := 0; i <= len(op.Paths); i++ {
+		for len(remotes) > 0 && remotes[0].After <= i {
+			if err := c.remote(ctx, remotes[0], op, env); err != nil {
+				return err
+			}
+			remotes = remotes[1:]
 		}
-	}
-	for _, r := range op.Remotes {
-		if err := c.remote(ctx, r, op, env); err != nil {
+		if i == len(op.Paths) {
+			break
+		}
+		if err := c.path(ctx, op.Paths[i], op, unpack); err != nil {
 			return err
 		}
 	}
@@ -262,7 +274,8 @@ func (c *copier) place(dest, name string, mode uint32, fill func(io.Writer) (tim
 }
 
 func notFound(name string) error {
-	return fmt.Errorf("%q: %w", "/"+strings.TrimPrefix(name, "/"), errNotFound)
+	return fmt.Errorf("%q: %w", "/"+strings.TrimPrefix(name, "/"), ErrNotFound)
 }
 
-var errNotFound = errors.New("not found")
+// ErrNotFound says that a copy names a source that is not there.
+var ErrNotFound = errors.New("not found")

@@ -31,16 +31,14 @@ func newFilter(exclude []string) (f filter, err error) {
 // parents sets the filter up for one source of --parents. What is before a
 // "/./" is the directory to copy from, the rest a pattern of what to take. It
 // returns the directory and, if there are no wildcards, the path that must be
-// found.
+// found. Where nothing is left to be matched, as with "." alone, nothing is
+// taken and the directory counts as not found, as with BuildKit.
 func (f *filter) parents(src string) (dir, required string, err error) {
 	dir, pattern, pivot := strings.Cut(src, "/./")
 	if !pivot {
 		dir, pattern = "/", src
 	}
 	pattern = strings.TrimPrefix(path.Clean("/"+pattern), "/")
-	if pattern == "" {
-		return dir, "", nil
-	}
 	if f.include, err = patternmatcher.New([]string{pattern}); err != nil {
 		return "", "", fmt.Errorf("%q: %w", src, err)
 	}

@@ -11,7 +11,36 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 )
+
+// CheckSources fails if the context src lacks a source that a copy names. It
+// says nothing of wildcards, of --parents and of what else may go wrong.
+func CheckSources(op *plan.Copy, src Source) error {
+	if len(op.Paths) == 0 || op.Parents {
+		return nil
+	}
+	fd, err := openRoot(src.Root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	c := &copier{root: -1, src: fd, hidden: src.Excluded}
+	for _, p := range op.Paths {
+		if hasWildcards(p) {
+			continue
+		}
+		at, err := c.lookup(path.Clean("/" + p))
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return err
+		case err == nil:
+			at.close()
+		}
+	}
+	return nil
+}
 
 // expand gives the paths that a source argument names, absolute within the
 // source. Without wildcards that is the argument itself, there or not. Matches

@@ -101,8 +101,9 @@ func (c *copier) makeDirs(at *spot, n int, perm uint32) error {
 	return nil
 }
 
-// makeDir makes a directory with exactly that mode. Without an owner it belongs
-// to the executor, or to the group of a set-gid parent.
+// makeDir makes a directory with that mode, whatever the umask is. Without an
+// owner it belongs to the executor, or to the group of a set-gid parent, whose
+// bit it has in any case, as directories do.
 func makeDir(parent int, name string, perm uint32, own *owner) (fd int, err error) {
 	if err := retry(func() error { return unix.Mkdirat(parent, name, perm) }); err != nil {
 		return -1, err
@@ -110,11 +111,12 @@ func makeDir(parent int, name string, perm uint32, own *owner) (fd int, err erro
 	if fd, err = openat(parent, name, openDir, 0); err != nil {
 		return -1, err
 	}
-	if own != nil {
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && own != nil {
 		err = unix.Fchown(fd, int(own.uid), int(own.gid))
 	}
 	if err == nil {
-		err = unix.Fchmod(fd, perm)
+		err = unix.Fchmod(fd, perm|st.Mode&setGID)
 	}
 	if err != nil {
 		unix.Close(fd)

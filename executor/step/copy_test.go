@@ -47,7 +47,11 @@ func (tt copyTest) run(t *testing.T) {
 		must(t, err)
 		from.Excluded = c.Excluded
 	}
+	early := CheckSources(&tt.op, from)
 	err := copyAll(t, root, from, &tt.op)
+	if early != nil && (err == nil || err.Error() != early.Error()) {
+		t.Errorf("said before: %v; then: %v", early, err)
+	}
 	if tt.err != "" {
 		if err == nil || !strings.Contains(err.Error(), tt.err) {
 			t.Fatalf("error %v, want %q", err, tt.err)
@@ -133,7 +137,7 @@ func TestCopyDestination(t *testing.T) {
 		{name: "far below a file", op: cp("/etc/passwd/x/y", "a.txt"), err: "not a directory"},
 		{name: "below a file, by slash", op: cp("/etc/passwd/", "a.txt"), err: "mkdir /etc/passwd: not a directory"},
 		{name: "set-gid parent", onto: "g/ 2775 0:7\n", op: cp("/g/p/", "a.txt", "d"),
-			want: "g/p/ 0:7\ng/p/a.txt <a>\ng/p/c <c>\ng/p/s/\ng/p/s/e <e>"},
+			want: "g/p/ 2755 0:7\ng/p/a.txt <a>\ng/p/c <c>\ng/p/s/\ng/p/s/e <e>"},
 		{name: "set-gid directory", onto: "g/ 2775 0:7\n", op: cp("/g/", "a.txt", "d"), want: "g/a.txt <a>\ng/c <c>\ng/s/\ng/s/e <e>"},
 	}
 	for _, tt := range tests {
@@ -286,8 +290,7 @@ vendor/none/c <c>
 		{name: "parents with pivot", op: with(cp("/x/", "./src/./deep/*.md"), parents), want: "x/\nx/deep/\nx/deep/x.md <x>"},
 		{name: "parents with pivot of several", op: with(cp("/x/", "s*/./*e*"), parents),
 			want: "x/\nx/deep/\nx/deep/x.md <x>\nx/deep/y.txt <y>\nx/keep <k>\nx/secret <s>"},
-		{name: "parents of all", op: with(cp("/x/", "./vendor/./"), parents),
-			want: "x/\nx/a <a>\nx/keep/\nx/keep/b <b>\nx/none/\nx/none/c <c>"},
+		{name: "parents of all", op: with(cp("/x/", "./vendor/./"), parents), err: `"/vendor": not found`},
 		{name: "parents, nothing there", op: with(cp("/x/", "src/nope"), parents), err: `"/src/nope": not found`},
 		{name: "parents, no match", op: with(cp("/x/", "src/*.nope"), parents), want: "x/"},
 		{name: "parents that are there", onto: "x/src/ 0700 5:5\n", op: with(cp("/x/", "src/z.md"), parents),

@@ -10,5 +10,9 @@
 // with Docker's capabilities and behind the RUN seccomp filter
 // (../../policy).
 //
+// Secrets and SSH agents come from outside, through Env, and last as long as the
+// step that they are lent to. The socket of an agent is the one thing that this
+// room serves.
+//
 // It must not dial, print, read the environment or keep state between steps.
 package step

@@ -21,6 +21,8 @@ type run struct {
 	env  Env
 	// config is what the child is told.
 	config childConfig
+	// secrets are those that the command is lent, by id.
+	secrets map[string][]byte
 	// undo is done in reverse order when the command has ended.
 	undo []func() error
 }
@@ -83,11 +85,10 @@ func (r *run) prepare(ctx context.Context) (stubs []string, err error) {
 			return nil, err
 		}
 	}
-	dir, err := r.env.Space.Mkdir()
+	dir, err := r.mkdir()
 	if err != nil {
 		return nil, err
 	}
-	r.undo = append(r.undo, func() error { return os.RemoveAll(dir) })
 	some, err := makeStubs(view, dir, r.config.Mounts)
 	if err != nil || !some {
 		return nil, err
@@ -95,14 +96,23 @@ func (r *run) prepare(ctx context.Context) (stubs []string, err error) {
 	return []string{dir}, nil
 }
 
+// mkdir makes a directory that is removed when the command has ended.
+func (r *run) mkdir() (string, error) {
+	dir, err := r.env.Space.Mkdir()
+	if err != nil {
+		return "", err
+	}
+	r.undo = append(r.undo, func() error { return os.RemoveAll(dir) })
+	return dir, nil
+}
+
 // addFiles writes /etc/hosts and /etc/resolv.conf of this command and has them
 // mounted, read-only as BuildKit does.
 func (r *run) addFiles() error {
-	dir, err := r.env.Space.Mkdir()
+	dir, err := r.mkdir()
 	if err != nil {
 		return err
 	}
-	r.undo = append(r.undo, func() error { return os.RemoveAll(dir) })
 	for name, data := range map[string]string{
 		"resolv.conf": resolvConf(r.env.Run.DNS),
 		"hosts":       hosts(r.config.Hostname, r.env.Run.Hosts),

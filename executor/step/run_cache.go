@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,24 +31,23 @@ func (r *run) addCache(ctx context.Context, m plan.Mount) error {
 // lockCaches takes the locks of all locked caches, in the order of their names,
 // so that two commands never wait for each other.
 func (r *run) lockCaches(ctx context.Context) error {
-	byName := map[string]plan.Mount{}
-	var names []string
+	locked := map[*rootfs.Kept]bool{}
+	var list []*rootfs.Kept
 	for _, m := range r.op.Mounts {
 		if m.Type != "cache" || m.Sharing != "locked" {
 			continue
 		}
-		name := cacheName(m, 0)
-		if _, ok := byName[name]; !ok {
-			names = append(names, name)
-		}
-		byName[name] = m
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		kept, err := r.cache(ctx, byName[name], 0)
+		kept, err := r.cache(ctx, m, 0)
 		if err != nil {
 			return err
 		}
+		if !locked[kept] {
+			locked[kept] = true
+			list = append(list, kept)
+		}
+	}
+	slices.SortFunc(list, func(a, b *rootfs.Kept) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, kept := range list {
 		if err := kept.Lock(ctx); err != nil {
 			return err
 		}
@@ -78,32 +78,67 @@ func (r *run) mountCache(m plan.Mount, kept *rootfs.Kept) {
 	})
 }
 
-// cacheName is one name for each cache and each of its copies. What it starts
-// from is a part of it.
-func cacheName(m plan.Mount, copy int) string {
-	from := ""
-	if m.From.Stage != nil {
-		from = fmt.Sprintf(" of stage %d, %q", m.From.Stage.ID, filepath.Join("/", m.Source))
-	}
-	return fmt.Sprintf("cache %q%s, copy %d", m.ID, from, copy)
+// Cache is a cache mount: what makes it this one and no other, and its start.
+type Cache struct {
+	ID string
+	// From and Source are what it starts as. Owner is the owner and mode that a
+	// new directory was asked to have, or empty: caches are separate by it, as in
+	// BuildKit.
+	From   plan.From
+	Source string
+	Owner  string
+	// Copy tells the copies of a cache that is shared with nobody.
+	Copy int
+	// Start makes the directory that the cache starts as, which is not to be
+	// changed; undo lets go of it.
+	Start func(ctx context.Context) (dir string, undo func() error, err error)
 }
 
 // cache finds or makes the directory of a cache.
 func (r *run) cache(ctx context.Context, m plan.Mount, copy int) (*rootfs.Kept, error) {
-	return r.env.Space.Keep(cacheName(m, copy), func() (string, func() error, error) {
-		if m.From.Stage != nil {
-			return r.cacheFrom(ctx, m)
-		}
-		dir, err := r.env.Space.Mkdir()
-		if err != nil {
-			return "", nil, err
-		}
-		return dir, nil, dress(dir, m)
-	})
+	if r.env.OpenCache == nil {
+		return nil, errors.New("RUN --mount=type=cache: no cache mounts in this build")
+	}
+	c := r.named(m, copy)
+	c.Start = func(ctx context.Context) (string, func() error, error) { return r.cacheStart(ctx, m, c) }
+	kept, err := r.env.OpenCache(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("RUN --mount=type=cache: %w", err)
+	}
+	return kept, nil
 }
 
-// cacheFrom makes a cache that starts as a directory of a stage: that directory
-// with an upper of its own on top.
+// named is what tells a cache from others. As in BuildKit, owner and mode are
+// for a directory that is new, and count where no source was given.
+func (r *run) named(m plan.Mount, copy int) Cache {
+	c := Cache{ID: m.ID, From: m.From, Source: filepath.Join("/", m.Source), Copy: copy}
+	if c.Source == "/" && (m.Mode != nil || m.UID != nil || m.GID != nil) {
+		mode, uid, gid := ownerOf(m)
+		c.Owner = fmt.Sprintf("%#o %d:%d", mode, uid, gid)
+	}
+	return c
+}
+
+// cacheStart makes what a cache starts as.
+func (r *run) cacheStart(ctx context.Context, m plan.Mount, c Cache) (dir string, undo func() error, err error) {
+	starts := c.From.Kind == plan.FromStage || c.From.Kind == plan.FromNamed
+	if c.Owner == "" && starts {
+		return r.cacheFrom(ctx, m)
+	}
+	if c.Source != "/" {
+		return "", nil, fmt.Errorf("%q: not found", c.Source)
+	}
+	if dir, err = r.env.Space.Mkdir(); err != nil {
+		return "", nil, err
+	}
+	mode, uid, gid := ownerOf(m)
+	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+		return "", nil, err
+	}
+	return dir, func() error { return nil }, unix.Chmod(dir, mode)
+}
+
+// cacheFrom is a directory of a stage or of a named context.
 func (r *run) cacheFrom(ctx context.Context, m plan.Mount) (dir string, undo func() error, err error) {
 	tree, err := r.source(ctx, m.From, m.Source)
 	if err != nil {
@@ -113,14 +148,10 @@ func (r *run) cacheFrom(ctx context.Context, m plan.Mount) (dir string, undo fun
 	if err != nil {
 		return "", nil, err
 	}
-	lower, err := directory(view, m.Source)
-	if err == nil {
-		var scratch *rootfs.Mount
-		if scratch, err = r.env.Space.Tree(lower).Begin(ctx); err == nil {
-			return scratch.Root(), func() error { return errors.Join(scratch.Discard(), release()) }, nil
-		}
+	if dir, err = directory(view, m.Source); err != nil {
+		return "", nil, errors.Join(err, release())
 	}
-	return "", nil, errors.Join(err, release())
+	return dir, release, nil
 }
 
 // directory is the path of a directory below root, free of links.
@@ -141,20 +172,17 @@ func directory(root, name string) (string, error) {
 	return filepath.Join(root, at.name()), nil
 }
 
-// dress gives a new cache directory the mode and owner that m asks for.
-func dress(dir string, m plan.Mount) error {
-	var uid, gid uint32
+// ownerOf is the mode and owner of a new cache directory.
+func ownerOf(m plan.Mount) (mode, uid, gid uint32) {
+	mode = 0o755
+	if m.Mode != nil {
+		mode = *m.Mode
+	}
 	if m.UID != nil {
 		uid = *m.UID
 	}
 	if m.GID != nil {
 		gid = *m.GID
 	}
-	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
-		return err
-	}
-	if m.Mode != nil {
-		return unix.Chmod(dir, *m.Mode)
-	}
-	return nil
+	return mode, uid, gid
 }

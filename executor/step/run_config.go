@@ -29,21 +29,25 @@ type childConfig struct {
 	NoNetwork bool
 	// Mounts are made in order, after the kernel's own.
 	Mounts []childMount
+	// Staging is an empty directory, as the executor sees it, that the child
+	// puts its tmpfs with secrets on; empty if no mount is a secret.
+	Staging string
 	// Files go to /dev/pipes.
 	Files []plan.File
 }
 
-// childMount is a mount inside the stage: Source bound to Target, or, where
-// Source is empty, a tmpfs.
+// childMount is a mount inside the stage: Source bound to Target, or a Secret,
+// or, where there is neither, a tmpfs.
 type childMount struct {
 	Source   string // absolute, as the executor sees it
 	Target   string // absolute, as the command sees it
 	Dir      bool   // Source is a directory
 	ReadOnly bool
 	Size     int64 // of a tmpfs, in bytes; 0: no limit
+	Secret   *secretFile
 }
 
-func (m childMount) isDir() bool { return m.Dir || m.Source == "" }
+func (m childMount) isDir() bool { return m.Dir || m.Source == "" && m.Secret == nil }
 
 // newConfig is the config of op but for its root and its mounts.
 func newConfig(op *plan.Run, env request.Run, id identity) childConfig {

@@ -25,15 +25,9 @@ func (r *run) addMount(ctx context.Context, m plan.Mount) error {
 	case "cache":
 		return r.addCache(ctx, m)
 	case "secret":
-		if m.Required {
-			return fmt.Errorf("secret %s: not found", m.ID)
-		}
-		return nil
+		return r.addSecret(ctx, m)
 	case "ssh":
-		if m.Required {
-			return fmt.Errorf("no SSH key %q forwarded from the client", m.ID)
-		}
-		return nil
+		return r.addAgent(ctx, m)
 	}
 	return fmt.Errorf("RUN --mount=type=%s: not supported yet", m.Type)
 }
@@ -90,7 +84,13 @@ func (r *run) bind(root, source string, m childMount) error {
 func (r *run) source(ctx context.Context, from plan.From, source string) (*rootfs.Tree, error) {
 	switch from.Kind {
 	case plan.FromContext:
-		return r.contextTree(ctx, source)
+		return r.contextTree(ctx, r.env.Context, "context "+source, source)
+	case plan.FromNamed:
+		files, err := r.env.named(from.Name)
+		if err != nil {
+			return nil, err
+		}
+		return r.contextTree(ctx, files, fmt.Sprintf("context %q %s", from.Name, source), source)
 	case plan.FromScratch:
 		return r.env.Space.Tree(), nil
 	}
@@ -101,26 +101,33 @@ func (r *run) source(ctx context.Context, from plan.From, source string) (*rootf
 	return tree, nil
 }
 
-// contextTree is a part of the context as a tree: a copy in the workspace, made
-// once. It has what COPY would make of it, root's files without those that the
+// contextTree is a part of a context as a tree: a copy in the workspace, made
+// once under the name. It has what COPY would make of it, root's files without those that the
 // ignore file hides, where the context itself shows the owners of some machine.
-func (r *run) contextTree(ctx context.Context, source string) (*rootfs.Tree, error) {
-	op := &plan.Copy{Paths: []string{literal(source)}, Dest: source}
-	kept, err := r.env.Space.Keep("context "+source, func() (string, func() error, error) {
-		dir, err := r.env.Space.Mkdir()
-		if err != nil {
-			return "", nil, err
-		}
-		c, err := newCopier(dir, dir, r.env.Context, op)
-		if err != nil {
-			return "", nil, err
-		}
-		return dir, nil, errors.Join(c.all(ctx, op, r.env), c.close())
+func (r *run) contextTree(ctx context.Context, files Source, name, source string) (*rootfs.Tree, error) {
+	kept, err := r.env.Space.Keep(name, func() (string, func() error, error) {
+		dir, err := Materialize(ctx, files, source, r.env)
+		return dir, nil, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("RUN --mount: %w", err)
 	}
 	return r.env.Space.Tree(kept.Dir()), nil
+}
+
+// Materialize copies what is at path in a context into a new directory, to the
+// same path, as COPY would. Of env it needs Space and Nodes.
+func Materialize(ctx context.Context, files Source, path string, env Env) (dir string, err error) {
+	if dir, err = env.Space.Mkdir(); err != nil {
+		return "", err
+	}
+	op := &plan.Copy{Paths: []string{literal(path)}, Dest: path}
+	c, err := newCopier(dir, dir, files, op)
+	if err != nil {
+		return "", err
+	}
+	c.nodes = env.Nodes
+	return dir, errors.Join(c.all(ctx, op, env), c.close())
 }
 
 // literal is a pattern that matches name and nothing else.

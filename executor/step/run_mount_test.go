@@ -162,6 +162,17 @@ func TestMountCacheFromStage(t *testing.T) {
 	if _, _, err := b.do(withMounts("true", m)); err == nil {
 		t.Error("a file was taken as a cache")
 	}
+	// With a mode a new directory is asked for, as in BuildKit: of the stage only
+	// its name counts.
+	mode := uint32(0o1777)
+	m.Source, m.Mode = "/", &mode
+	b.want(withMounts("stat -c '%a %u:%g' /c; ls /c; touch /c/own", m), "1777 0:0\n")
+	m.Source = "/s"
+	b.want(withMounts("ls /c", m), "new\npkg\n")
+	m = plan.Mount{Type: "cache", Target: "/c", ID: "/c", Source: "/s", From: plan.From{Kind: plan.FromScratch}}
+	if _, _, err := b.do(withMounts("true", m)); err == nil || !strings.Contains(err.Error(), `RUN --mount=type=cache: "/s": not found`) {
+		t.Errorf("a source in nothing: %v", err)
+	}
 }
 
 // TestMountCacheSharing runs two commands at once that see whether they meet.

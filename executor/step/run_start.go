@@ -27,8 +27,10 @@ const (
 type report struct {
 	What  string
 	Errno syscall.Errno
-	// Exec: the walls were up, the command itself could not be executed.
+	// Exec: the walls were up, the command itself, which is File, could not be
+	// executed.
 	Exec bool
+	File string
 }
 
 // execute starts the child in new namespaces and waits for the command. When
@@ -102,7 +104,13 @@ func (r *run) failure(msg []byte, err error) error {
 	if rep.Errno == syscall.ENOENT {
 		code = codeNotFound
 	}
-	return &ExitError{Args: r.op.Args, Code: code, Cause: fmt.Errorf("%s: %w", rep.What, rep.Errno)}
+	cause := fmt.Errorf("%s: %w", rep.What, rep.Errno)
+	if rep.Errno == syscall.ENOEXEC {
+		if err := foreign(r.config.Root, r.op.Cwd, rep.File); err != nil {
+			cause = err
+		}
+	}
+	return &ExitError{Args: r.op.Args, Code: code, Cause: cause}
 }
 
 // exitError is how the command ended, from what Wait said.

@@ -68,7 +68,7 @@ func newBench(t testing.TB) *bench {
 		must(t, os.Symlink("busybox", filepath.Join(base, "bin", n)))
 	}
 	b := &bench{t: t, space: space, tree: space.Tree(base)}
-	b.env = Env{Space: space, Output: func(stream int, data []byte) {
+	b.env = Env{Space: space, OpenCache: cachesIn(space), Output: func(stream int, data []byte) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.out[stream].Write(data)
@@ -192,7 +192,8 @@ func TestRunExit(t *testing.T) {
 		{[]string{"/nonsense"}, 127, 0, `process "/nonsense" did not complete successfully: exec /nonsense: no such file or directory`},
 		{[]string{"/etc/passwd"}, 126, 0, `process "/etc/passwd" did not complete successfully: exec /etc/passwd: permission denied`},
 		{[]string{"/etc"}, 126, 0, `process "/etc" did not complete successfully: exec /etc: permission denied`},
-		{[]string{"sh", "-c", "sleep 9 & kill -9 $$"}, 128 + 9, 9, `process "sh -c sleep 9 & kill -9 $$" did not complete successfully: exit code: 137`},
+		// As a segmentation fault does; SIGKILL from within does nothing to process 1.
+		{[]string{"sh", "-c", "sleep 9 & kill -9 $$; kill -11 $$"}, 128 + 11, 11, `process "sh -c sleep 9 & kill -9 $$; kill -11 $$" did not complete successfully: exit code: 139`},
 	} {
 		_, _, err := b.do(&plan.Run{Args: c.args, Cwd: "/"})
 		var exit *ExitError

@@ -32,6 +32,9 @@ type Env struct {
 	// protocol without its length gives a reply without its length. It is nil if
 	// there is no such agent.
 	Agent func(id string) func(ctx context.Context, message []byte) ([]byte, error)
+	// OpenCache returns the directory of a cache mount, the same for the same
+	// cache all build long; nil: there are no cache mounts.
+	OpenCache func(ctx context.Context, c Cache) (*rootfs.Kept, error)
 	// Output takes what a command writes: stream 1 or 2. The data is valid
 	// during the call only. Calls for the two streams may overlap.
 	Output func(stream int, data []byte)
@@ -56,6 +59,15 @@ type Source struct {
 	Excluded func(rel string, dir bool) (bool, error)
 
 	stage bool // a stage: owners and extended attributes are kept
+}
+
+// named is the named context called name.
+func (e Env) named(name string) (Source, error) {
+	src, ok := e.Named[name]
+	if !ok {
+		return src, fmt.Errorf("context %s is not there", name)
+	}
+	return src, nil
 }
 
 // Downloader fetches the URLs of an ADD.

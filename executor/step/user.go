@@ -134,59 +134,86 @@ type owner struct{ uid, gid uint32 }
 
 // lookupOwner finds whom spec, as in --chown or for a WORKDIR in USER, names.
 // BuildKit's rules differ from those of lookupUser: a number is not looked up
-// and stands for the group too, and a name that the stage does not know is root.
-func lookupOwner(root int, spec string) (owner, error) {
+// and stands for the group too. A user that the stage does not know is root,
+// and a group that it does not know is the user's; unknown tells them, as
+// "user app".
+func lookupOwner(root int, spec string) (o owner, unknown []string, err error) {
 	user, group, _ := strings.Cut(spec, ":")
-	var o owner
+	o, known, err := ownerOfUser(root, user)
+	if err != nil {
+		return o, nil, err
+	}
+	if !known && user != "" {
+		unknown = append(unknown, "user "+user)
+	}
+	if group == "" {
+		return o, unknown, nil
+	}
+	gid, known, err := groupID(root, group)
+	if known {
+		o.gid = gid
+	} else {
+		unknown = append(unknown, "group "+group)
+	}
+	return o, unknown, err
+}
+
+// ownerOfUser is a user with the group that files get with it.
+func ownerOfUser(root int, user string) (o owner, known bool, err error) {
 	number, numeric, err := parseID(user)
 	switch {
 	case err != nil:
-		return o, fmt.Errorf("user %q: %w", user, err)
+		return o, false, fmt.Errorf("user %q: %w", user, err)
 	case numeric:
-		o = owner{number, number}
-	case user != "root":
-		err = eachEntry(root, "/etc/passwd", func(f []string) (more bool, err error) {
-			if f[0] != user {
-				return true, nil
-			}
-			o.uid, o.gid, err = entryIDs(f)
-			return false, err
-		})
+		return owner{number, number}, true, nil
+	case user == "root":
+		return o, true, nil
 	}
-	if err != nil || group == "" {
-		return o, err
-	}
-	number, numeric, err = parseID(group)
-	switch {
-	case err != nil:
-		return o, fmt.Errorf("group %q: %w", group, err)
-	case numeric:
-		o.gid = number
-		return o, nil
-	}
-	o.gid, err = groupID(root, group, o.gid)
-	return o, err
+	err = eachEntry(root, "/etc/passwd", func(f []string) (more bool, err error) {
+		if f[0] != user {
+			return true, nil
+		}
+		known = true
+		o.uid, o.gid, err = entryIDs(f)
+		return false, err
+	})
+	return o, known, err
 }
 
-// groupID is the gid of a name; missing if the stage does not know it.
-func groupID(root int, name string, missing uint32) (uint32, error) {
-	if name == "root" {
-		return 0, nil
+// groupID is the gid of a name or number.
+func groupID(root int, group string) (gid uint32, known bool, err error) {
+	number, numeric, err := parseID(group)
+	switch {
+	case err != nil:
+		return 0, false, fmt.Errorf("group %q: %w", group, err)
+	case numeric:
+		return number, true, nil
+	case group == "root":
+		return 0, true, nil
 	}
-	gid := missing
-	err := eachEntry(root, "/etc/group", func(f []string) (bool, error) {
-		if f[0] != name {
+	err = eachEntry(root, "/etc/group", func(f []string) (bool, error) {
+		if f[0] != group {
 			return true, nil
 		}
 		n, ok, err := parseID(field(f, 2))
 		if err != nil || !ok {
-			return false, fmt.Errorf("group %q: invalid gid %q in group file", name, field(f, 2))
+			return false, fmt.Errorf("group %q: invalid gid %q in group file", group, field(f, 2))
 		}
-		gid = n
+		gid, known = n, true
 		return false, nil
 	})
-	return gid, err
+	return gid, known, err
 }
+
+// tellUnknown tells the names that an image does not know: what is made is not
+// theirs then, which nobody would see otherwise.
+func (e Env) tellUnknown(what string, unknown []string) {
+	if len(unknown) > 0 && e.Output != nil {
+		e.Output(2, fmt.Appendf(nil, "warning: %s: the image has no %s\n", what, strings.Join(unknown, " and no ")))
+	}
+}
+
+var errNotRegular = errors.New("not a regular file")
 
 var errIDRange = errors.New("ids must be in range 0-2147483647")
 
@@ -270,14 +297,14 @@ func openRegular(root int, name string) (*os.File, error) {
 	case len(at.rest) > 0:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.ENOENT}
 	case at.leaf == "":
-		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EISDIR}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(at.fd, at.leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	fd, err := openat(at.fd, at.leaf, flags, 0)

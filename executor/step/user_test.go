@@ -85,7 +85,7 @@ func TestHostileUserFiles(t *testing.T) {
 		set             func(passwd string) error
 	}{
 		{name: "fifo", tree: "etc/passwd |\n", err: "not a regular file"},
-		{name: "directory", tree: "etc/passwd/\n", err: "is a directory"},
+		{name: "directory", tree: "etc/passwd/\n", err: "not a regular file"},
 		{name: "link out of the image", tree: "etc/passwd -> ../../" + filepath.Base(outside) + "/passwd\n", err: "unable to find user"},
 		{name: "absolute link", tree: "etc/passwd -> " + outside + "/passwd\n", err: "unable to find user"},
 		{name: "directory linked out of the image", tree: "etc -> " + outside + "\n", err: "unable to find user"},

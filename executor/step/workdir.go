@@ -20,7 +20,7 @@ func doWorkdir(ctx context.Context, op *plan.Workdir, tree *rootfs.Tree, env Env
 		return "", err
 	}
 	defer func() { err = errors.Join(err, mnt.Discard()) }()
-	if err := makeWorkdir(mnt.Root(), op); err != nil {
+	if err := makeWorkdir(mnt.Root(), op, env); err != nil {
 		return "", err
 	}
 	return mnt.Commit()
@@ -28,7 +28,7 @@ func doWorkdir(ctx context.Context, op *plan.Workdir, tree *rootfs.Tree, env Env
 
 // makeWorkdir makes the directory and its missing parents, all of them the
 // user's. What is there stays as it is.
-func makeWorkdir(root string, op *plan.Workdir) error {
+func makeWorkdir(root string, op *plan.Workdir, env Env) error {
 	dir, err := openRoot(root)
 	if err != nil {
 		return err
@@ -36,10 +36,11 @@ func makeWorkdir(root string, op *plan.Workdir) error {
 	defer unix.Close(dir)
 	c := &copier{root: dir, self: owner{uint32(os.Geteuid()), uint32(os.Getegid())}}
 	if op.User != "" {
-		own, err := lookupOwner(dir, op.User)
+		own, unknown, err := lookupOwner(dir, op.User)
 		if err != nil {
 			return fmt.Errorf("WORKDIR %s: %w", op.Path, err)
 		}
+		env.tellUnknown("USER "+op.User, unknown)
 		c.own = &own
 	}
 	at, err := resolve(dir, op.Path)

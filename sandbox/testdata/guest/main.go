@@ -49,7 +49,7 @@ func main() {
 		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { forever() },
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
-		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "walk": g.walk,
+		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "cache": g.cache, "walk": g.walk,
 	}
 	act, ok := acts[g.arg[0]]
 	if !ok {

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cachedir"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// podCaches makes the cache directory ready, which is on a volume of the pod and
+// is read and written here; nil: nothing is kept. The volume's owner and mode say
+// nothing about who can write to it.
+func podCaches(req *request.Build) (*cachedir.Dir, error) {
+	if req.Caches == "" {
+		return nil, nil
+	}
+	mounts := filepath.Join(string(req.Caches), "mounts")
+	req.Caches = request.GuestPath(mounts)
+	return cachedir.Open(mounts, req.CacheSize)
+}
+
+// trim holds --cache-size at the end of a build.
+func trim(caches *cachedir.Dir, sink request.Sink) {
+	if _, err := caches.Trim(); err != nil {
+		sink.Emit(request.Event{Time: time.Now(), Kind: request.EventWarning, Text: err.Error()})
+	}
+}

@@ -1,0 +1,205 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cachedir"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// Caches is where the cache mounts of RUN steps are kept between builds. The
+// sandbox sees the directory read-only and hands out what changed.
+type Caches struct {
+	Dir string // made if it is not there; "": nothing is kept
+	// Limit bounds all of them together, in bytes.
+	Limit int64
+	// Optional: if the directory cannot be used, build without it.
+	Optional bool
+}
+
+// mounts is the part of the directory that holds cache mounts.
+func (c Caches) mounts() string { return filepath.Join(c.Dir, "mounts") }
+
+// PruneCaches removes the cache mounts in a cache directory that were last used
+// before a time; zero: all.
+func PruneCaches(dir string, before time.Time) (cachedir.Removed, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	mounts := Caches{Dir: real}.mounts()
+	if err == nil {
+		err = checkOwner(real)
+	}
+	if err == nil {
+		err = checkOwner(mounts)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return cachedir.Removed{}, nil
+	}
+	if err != nil {
+		return cachedir.Removed{}, fmt.Errorf("cache directory: %w", err)
+	}
+	return cachedir.Prune(mounts, before)
+}
+
+// maxCaches is how many cache mounts one build may have.
+const maxCaches = 1000
+
+// caches takes what a build changed in its cache mounts.
+type caches struct {
+	dir  *cachedir.Dir
+	left int // outputs that may still come
+	sink request.Sink
+}
+
+// openCaches makes the cache directory of c ready and tells the executor of it.
+// If it is optional and cannot be used, c is without one afterwards.
+func openCaches(c *Config) (*caches, error) {
+	c.Request.Caches = ""
+	if c.Caches.Dir == "" {
+		return nil, nil
+	}
+	dir, err := c.Caches.open()
+	if err != nil && c.Caches.Optional {
+		c.Caches.Dir = ""
+		c.Sink.Emit(request.Event{Time: time.Now(), Kind: request.EventInfo, Text: "cache mounts are not kept: " + err.Error()})
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Request.Caches, c.Request.CacheSize = guestCaches, c.Caches.Limit
+	return &caches{dir: dir, left: maxCaches, sink: c.Sink}, nil
+}
+
+// open makes the directory, follows links to it once, and checks that nobody else
+// can put anything into it: what is found there goes into builds.
+func (c *Caches) open() (*cachedir.Dir, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	real, err := filepath.EvalSymlinks(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	if err := checkOwner(real); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	c.Dir = real
+	if err := os.Mkdir(c.mounts(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	if err := checkOwner(c.mounts()); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	return cachedir.Open(c.mounts(), c.Limit)
+}
+
+// checkOwner refuses a directory that is not this user's alone to write.
+func checkOwner(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || !info.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to user %d, not to %d, who builds", dir, st.Uid, os.Geteuid())
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s can be written by others (mode %#o): they could put something into a build", dir, info.Mode().Perm())
+	}
+	return nil
+}
+
+// trim holds the limit at the end of a build.
+func (k *caches) trim() {
+	if k == nil {
+		return
+	}
+	r, err := k.dir.Trim()
+	if err != nil {
+		warn(k.sink, err.Error())
+	}
+	if r.Caches > 0 {
+		text := fmt.Sprintf("removed %d cache mounts, %d MB, to keep within --cache-size", r.Caches, r.Bytes/1e6)
+		k.sink.Emit(request.Event{Time: time.Now(), Kind: request.EventInfo, Text: text})
+	}
+}
+
+// keptLayer is a layer of a cache mount on its way to the disk.
+type keptLayer struct {
+	caches *caches
+	what   request.Output
+	n      int64
+	// in is nil if the layer is not kept, and why has been told, or there is
+	// none to keep.
+	in *cachedir.Incoming
+}
+
+// begin opens the next layer. What the executor cannot know, such as a full
+// disk, costs the layer and not the build.
+func (k *caches) begin(what request.Output) (*keptLayer, error) {
+	if k == nil {
+		return nil, fmt.Errorf("%w: %q was not asked for", errOutput, what.Kind)
+	}
+	if k.left--; k.left < 0 {
+		return nil, fmt.Errorf("%w: more than %d cache mounts", errOutput, maxCaches)
+	}
+	if what.Base != "" && !digestForm.MatchString(what.Base) {
+		return nil, fmt.Errorf("%w: cache mount on %.80q", errOutput, what.Base)
+	}
+	l := &keptLayer{caches: k, what: what}
+	if what.Digest == "" && what.Size == 0 {
+		return l, k.refused(k.dir.Touch(cachedir.Key(what.Name), what.Base))
+	}
+	var err error
+	l.in, err = k.dir.Create(cachedir.Key(what.Name), cachedir.Layer{Digest: what.Digest, Size: what.Size})
+	return l, k.refused(err)
+}
+
+// refused is err if the executor is to blame; of anything else it tells the user.
+func (k *caches) refused(err error) error {
+	switch {
+	case err == nil:
+	case errors.Is(err, cachedir.ErrForm), errors.Is(err, cachedir.ErrTooLarge):
+		return fmt.Errorf("%w: %w", errOutput, err)
+	case errors.Is(err, cachedir.ErrStale):
+		k.sink.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: err.Error()})
+	default:
+		warn(k.sink, "a cache mount is not kept: "+err.Error())
+	}
+	return nil
+}
+
+func (l *keptLayer) write(p []byte) error {
+	if l.n += int64(len(p)); l.n > l.what.Size {
+		return fmt.Errorf("%w: cache mount has more than %d bytes", errOutput, l.what.Size)
+	}
+	if l.in == nil {
+		return nil
+	}
+	_, err := l.in.Write(p)
+	if err != nil {
+		l.discard()
+	}
+	return l.caches.refused(err)
+}
+
+func (l *keptLayer) end() error {
+	if l.in == nil {
+		return nil
+	}
+	return l.caches.refused(l.in.Commit(l.what.Base))
+}
+
+func (l *keptLayer) discard() {
+	if l.in != nil {
+		l.in.Discard()
+		l.in = nil
+	}
+}

@@ -1,0 +1,173 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// peer is a session with an executor that the test plays.
+type peer struct {
+	t    *testing.T
+	s    *session
+	conn *os.File
+	w    *request.Writer
+	r    *request.Reader
+	end  chan error
+}
+
+// serveAsks starts a session whose build has the secret s and the agent a.
+func serveAsks(t *testing.T, answer func(context.Context, request.Ask) request.Answer) *peer {
+	t.Helper()
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s"}, Agents: []string{"a"}}}
+	p := &peer{
+		t: t, conn: theirs, w: request.NewWriter(theirs), r: request.NewReader(theirs), end: make(chan error, 1),
+		s: newSession(ours, c, &outputs{}, func() error { return nil }),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	// Whoever waits longer waits for ever: both sides are cut off.
+	limit := time.AfterFunc(20*time.Second, func() { _ = unix.Shutdown(int(theirs.Fd()), unix.SHUT_RDWR) })
+	t.Cleanup(func() {
+		limit.Stop()
+		cancel()
+		ours.Close()
+		theirs.Close()
+	})
+	go func() {
+		_, err := p.s.serve(ctx)
+		p.end <- err
+	}()
+	p.send(request.FrameHello, request.Posture{GVisor: true, Seccomp: 2})
+	if kind, _, err := p.r.Next(); err != nil || kind != request.FrameGo {
+		t.Fatalf("%c, %v", kind, err)
+	}
+	return p
+}
+
+func (p *peer) send(kind request.FrameKind, v any) {
+	if err := p.w.WriteJSON(kind, v); err != nil {
+		p.t.Error(err)
+	}
+}
+
+// answer is the next answer.
+func (p *peer) answer() (a request.Answer) {
+	p.t.Helper()
+	kind, payload, err := p.r.Next()
+	if err != nil || kind != request.FrameAnswer {
+		p.t.Fatalf("%c, %v", kind, err)
+	}
+	if err := json.Unmarshal(payload, &a); err != nil {
+		p.t.Fatal(err)
+	}
+	return a
+}
+
+// TestAskForms: each scope has its own fields, and only what the request lends
+// is asked for; whoever asks otherwise is no executor of ours.
+func TestAskForms(t *testing.T) {
+	const secret, agent = request.Secret, request.Agent
+	for name, tt := range map[string]struct {
+		ask request.Ask
+		ok  bool
+	}{
+		"credential":               {request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}, true},
+		"secret":                   {request.Ask{Scope: secret, Name: "s"}, true},
+		"message":                  {request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, true},
+		"largest message":          {request.Ask{Scope: agent, Name: "a", Data: make([]byte, request.MaxAgentMessage)}, true},
+		"no message":               {request.Ask{Scope: agent, Name: "a"}, true},
+		"too large a message":      {request.Ask{Scope: agent, Name: "a", Data: make([]byte, request.MaxAgentMessage+1)}, false},
+		"another secret":           {request.Ask{Scope: secret, Name: "x"}, false},
+		"an agent as a secret":     {request.Ask{Scope: secret, Name: "a"}, false},
+		"a secret as an agent":     {request.Ask{Scope: agent, Name: "s", Data: []byte{11}}, false},
+		"no name":                  {request.Ask{Scope: secret}, false},
+		"a path":                   {request.Ask{Scope: secret, Name: "../s"}, false},
+		"a secret of a host":       {request.Ask{Scope: secret, Name: "s", Host: "x"}, false},
+		"a secret of a repository": {request.Ask{Scope: secret, Name: "s", Repository: "x"}, false},
+		"a secret with a message":  {request.Ask{Scope: secret, Name: "s", Data: []byte{11}}, false},
+		"a credential by name":     {request.Ask{Host: "x", Name: "s"}, false},
+		"a credential with data":   {request.Ask{Host: "x", Data: []byte{11}}, false},
+		"another scope":            {request.Ask{Scope: "key", Name: "s"}, false},
+		"a scope in capitals":      {request.Ask{Scope: "SECRET", Name: "s"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := serveAsks(t, func(_ context.Context, a request.Ask) request.Answer {
+				if !tt.ok {
+					t.Errorf("answered: %+v", a)
+				}
+				return request.Answer{Data: []byte("answer")}
+			})
+			tt.ask.ID = 7
+			p.send(request.FrameAsk, tt.ask)
+			if tt.ok {
+				if a := p.answer(); a.ID != 7 || string(a.Data) != "answer" {
+					t.Errorf("answer %+v", a)
+				}
+				return
+			}
+			if err := <-p.end; !errors.Is(err, request.ErrFrame) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// TestManyMessages: a step may send as many messages as it likes; that is no
+// fault of the executor, but it ends somewhere.
+func TestManyMessages(t *testing.T) {
+	p := serveAsks(t, func(context.Context, request.Ask) request.Answer { return request.Answer{} })
+	p.s.messages.Store(maxMessages - 1)
+	for _, want := range []string{"", "too many messages"} {
+		p.send(request.FrameAsk, request.Ask{Scope: request.Agent, Name: "a", Data: []byte{11}})
+		if a := p.answer(); !strings.Contains(a.Error, want) || want == "" && a.Error != "" {
+			t.Errorf("answer %+v, want %q", a, want)
+		}
+	}
+	for i := range maxAsks + 1 {
+		p.send(request.FrameAsk, request.Ask{Scope: request.Secret, Name: "s"})
+		if i < maxAsks {
+			p.answer()
+		}
+	}
+	if err := <-p.end; !errors.Is(err, request.ErrFrame) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestSlowAgent: an agent that waits for a person keeps nothing else waiting.
+func TestSlowAgent(t *testing.T) {
+	touched := make(chan struct{})
+	p := serveAsks(t, func(ctx context.Context, a request.Ask) request.Answer {
+		if a.Scope == request.Agent {
+			select {
+			case <-touched:
+			case <-time.After(10 * time.Second):
+				t.Error("nothing else was answered")
+			}
+		}
+		return request.Answer{}
+	})
+	for i := range uint64(request.MaxAgentsAtOnce) {
+		p.send(request.FrameAsk, request.Ask{ID: i + 1, Scope: request.Agent, Name: "a", Data: []byte{11}})
+	}
+	p.send(request.FrameAsk, request.Ask{ID: 100, Host: "x"})
+	if a := p.answer(); a.ID != 100 {
+		t.Errorf("first answer %+v", a)
+	}
+	close(touched)
+	for range request.MaxAgentsAtOnce {
+		p.answer()
+	}
+}
