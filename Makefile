@@ -8,7 +8,7 @@ STAMP    := -trimpath -ldflags '-X main.version=$(VERSION)'
 STATIC   := -trimpath -tags netgo,osusergo -ldflags '-X main.version=$(VERSION) -extldflags "-static"'
 RUNSC    := bin/runsc
 # What make test fuzzes: all that reads what a stranger wrote and crosses a wall. make fuzz FUZZ=.* takes every target.
-FUZZ     ?= Fuzz(Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit)
+FUZZ     ?= Fuzz(Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer)
 FUZZTIME ?= 20s
 GOTEST   ?= go test
 export GOTOOLCHAIN ?= auto

@@ -159,8 +159,9 @@ var powers = []power{
 		[]string{"executor/registry", "executor/buildcontext", "sandbox/gateway", "cmd/secrets/agent.go"}},
 	{"serves or calls a Unix socket",
 		[]string{"net.DialUnix", "net.ListenUnix", "net.ListenUnixgram", "net.FileConn", "net.FileListener", "net.ListenConfig"},
-		// The SSH agent that a RUN step is lent.
-		[]string{"executor/step/run_agent.go"}},
+		// The SSH agent that a RUN step is lent; on the host, the first stage's
+		// socket pair, and a ping socket.
+		[]string{"executor/step/run_agent.go", "sandbox/gateway"}},
 	{"executes",
 		[]string{"os/exec.Command", "os/exec.CommandContext", "os/exec.Cmd", "os.StartProcess", system + "Exec", sysUnix + "Exec", system + "ForkExec"},
 		// On the host: the launcher starts runsc and the credential helpers.

@@ -1,0 +1,236 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
+)
+
+// Bounds of DNS over TCP with the sandbox.
+const (
+	maxNameConns   = 32
+	maxOnNameConn  = 100 // questions
+	nameConnIdle   = 10 * time.Second
+	maxAnswerOnTCP = 1<<16 - 1
+
+	tableTTL = 60 // seconds, of answers from the host's table
+)
+
+// serveNames listens for questions on the gateway's own addresses.
+func (g *Gateway) serveNames() error {
+	workers := make(chan struct{}, g.limits.Questions)
+	conns := make(chan struct{}, maxNameConns)
+	for proto, own := range map[tcpip.NetworkProtocolNumber]netip.Addr{ipv4.ProtocolNumber: GatewayIPv4, ipv6.ProtocolNumber: GatewayIPv6} {
+		at := tcpip.FullAddress{NIC: nic, Addr: guest(own), Port: dnsPort}
+		udp, err := gonet.DialUDP(g.net, &at, nil, proto)
+		if err != nil {
+			return fmt.Errorf("gateway: name server: %w", err)
+		}
+		tcp, err := gonet.ListenTCP(g.net, at, proto)
+		if err != nil {
+			return fmt.Errorf("gateway: name server: %w", err)
+		}
+		g.loops.Go(func() { <-g.ctx.Done(); udp.Close(); tcp.Shutdown(); tcp.Close() })
+		g.loops.Go(func() { g.serveUDP(udp, workers) })
+		g.loops.Go(func() { g.serveTCP(tcp, conns, workers) })
+	}
+	return nil
+}
+
+// serveUDP answers questions, a bounded number at once. The others wait in the
+// socket, and are lost when that is full.
+func (g *Gateway) serveUDP(c *gonet.UDPConn, workers chan struct{}) {
+	buf := make([]byte, maxQuestion+1)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		if !g.take(workers) {
+			return
+		}
+		msg := append([]byte(nil), buf[:n]...)
+		g.loops.Go(func() {
+			defer func() { <-workers }()
+			if reply := g.answer(msg, false); reply != nil {
+				_, _ = c.WriteTo(reply, from) // else it is lost, and asked again
+			}
+		})
+	}
+}
+
+// take waits for a worker and for the rate.
+func (g *Gateway) take(workers chan struct{}) bool {
+	if g.questions.Wait(g.ctx) != nil {
+		return false
+	}
+	select {
+	case workers <- struct{}{}:
+		return true
+	case <-g.ctx.Done():
+		return false
+	}
+}
+
+func (g *Gateway) serveTCP(l *gonet.TCPListener, conns, workers chan struct{}) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case conns <- struct{}{}:
+			g.loops.Go(func() {
+				defer func() { <-conns }()
+				g.serveConn(c, workers)
+			})
+		default:
+			g.shed.Add(1)
+			c.Close()
+		}
+	}
+}
+
+func (g *Gateway) serveConn(c net.Conn, workers chan struct{}) {
+	defer c.Close()
+	for range maxOnNameConn {
+		if c.SetDeadline(time.Now().Add(nameConnIdle)) != nil {
+			return
+		}
+		msg, err := readFrame(c, maxQuestion)
+		if err != nil || !g.take(workers) {
+			return
+		}
+		reply := g.answer(msg, true)
+		<-workers
+		if reply == nil || writeFrame(c, reply) != nil {
+			return
+		}
+	}
+}
+
+// answer answers one message; nil: it deserves no answer. It makes one record.
+func (g *Gateway) answer(msg []byte, overTCP bool) []byte {
+	f := g.open(protoDNS, Record{Verdict: Allowed})
+	if f == nil {
+		return nil
+	}
+	defer f.end()
+	f.out.Add(int64(len(msg)))
+	q, code, err := parseQuestion(msg)
+	if err != nil {
+		f.fail(err)
+		return nil
+	}
+	a := answer{code: code}
+	if q.q.Name.Length > 0 {
+		f.rec.Name, f.rec.Type = q.name(), q.kind()
+	}
+	if code == dnsmessage.RCodeSuccess {
+		a = g.resolve(f, q)
+	} else {
+		f.rec.Verdict, f.rec.Reason = Denied, "not a question that is passed on"
+	}
+	limit := q.size
+	if overTCP {
+		limit = maxAnswerOnTCP
+	}
+	reply, err := q.reply(a, limit)
+	if err != nil {
+		f.fail(err)
+		reply, _ = q.reply(answer{code: dnsmessage.RCodeServerFailure}, limit) // without records it can be packed
+	}
+	f.in.Add(int64(len(reply)))
+	return reply
+}
+
+// resolve judges a question and asks it.
+func (g *Gateway) resolve(f *flow, q question) answer {
+	verdict := g.egress.JudgeName(q.name())
+	f.rec.Reason = verdict.Reason
+	if !verdict.Allowed {
+		f.rec.Verdict = Denied
+		return answer{code: dnsmessage.RCodeRefused}
+	}
+	if q.hints() {
+		f.rec.Reason = "answered as empty"
+		return answer{}
+	}
+	if list, known := g.hosts[q.name()]; known {
+		f.rec.Reason += ", by the host's table"
+		return g.fromTable(q, list)
+	}
+	a, from, err := g.resolver.ask(g.ctx, q, filter{
+		address: func(addr netip.Addr) string { return g.deniedAnswer(q, addr) },
+		alias:   g.deniedAlias,
+	})
+	f.rec.Address, f.rec.Port = from.Addr(), from.Port()
+	switch {
+	case err != nil:
+		f.fail(err)
+		return answer{code: dnsmessage.RCodeServerFailure}
+	case a.taken != "":
+		f.rec.Reason = "taken out of the answer: " + a.taken
+		if len(a.addresses) == 0 {
+			f.rec.Verdict = Denied
+		}
+	}
+	for _, r := range a.addresses {
+		g.names.remember(r.addr, q.name(), r.ttl, time.Now())
+	}
+	return a
+}
+
+// fromTable answers a question for a name of the host's table.
+func (g *Gateway) fromTable(q question, list []netip.Addr) (a answer) {
+	h := dnsmessage.ResourceHeader{Name: q.q.Name, Type: q.q.Type, Class: dnsmessage.ClassINET, TTL: tableTTL}
+	for _, addr := range list {
+		if g.deniedAnswer(q, addr) != "" {
+			continue
+		}
+		g.names.remember(addr, q.name(), nameLeast, time.Now())
+		switch {
+		case addr.IsLoopback() && addr.Is4():
+			addr = GatewayIPv4
+		case addr.IsLoopback():
+			addr = GatewayIPv6
+		}
+		switch {
+		case addr.Is4() && q.q.Type == dnsmessage.TypeA:
+			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: addr.As4()}})
+		case addr.Is6() && q.q.Type == dnsmessage.TypeAAAA:
+			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
+		}
+	}
+	return a
+}
+
+// deniedAnswer tells why an address may not be told to the sandbox: no port of
+// it could be reached.
+func (g *Gateway) deniedAnswer(q question, addr netip.Addr) string {
+	v := g.egress.Judge(policy.Destination{Addr: addr, Names: []string{q.name()}, Own: !addr.IsLoopback() && g.own.has(addr)})
+	if v.Allowed {
+		return ""
+	}
+	return v.Reason
+}
+
+// deniedAlias tells why a name may not be what another is an alias of. In an
+// allowlist the name that was asked for counts, not where it leads.
+func (g *Gateway) deniedAlias(name string) string {
+	e := g.egress
+	e.Mode = policy.EgressDefault
+	if v := e.JudgeName(name); !v.Allowed {
+		return v.Reason
+	}
+	return ""
+}

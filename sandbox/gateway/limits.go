@@ -1,0 +1,53 @@
+package gateway
+
+import "time"
+
+// Limits bound what a sandbox can make the gateway hold. The zero value of a
+// field stands for its default.
+type Limits struct {
+	TCP      int // connections at once
+	HalfOpen int // connections being made, at once
+	UDP      int // pairs of addresses at once
+	Echo     int // pings at once
+	Starts   int // new flows a second; twice as many in a burst
+
+	Questions    int // to the name servers, at once
+	QuestionRate int // a second
+
+	Dial       time.Duration // for making a connection on the host
+	TCPIdle    time.Duration // without a byte
+	HalfClosed time.Duration // without a byte, once one side has closed
+	UDPIdle    time.Duration
+	EchoIdle   time.Duration
+	Linger     time.Duration // for the last bytes to be acknowledged
+
+	// Buffer is what each direction of a TCP connection may hold, in bytes.
+	Buffer int
+}
+
+// withDefaults bounds the gateway's memory at about 800 MB at the very worst:
+// TCP times two of Buffer and two of copySize, and UDP times two datagrams and
+// udpQueue.
+func (l Limits) withDefaults() Limits {
+	def(&l.TCP, 1024)
+	def(&l.HalfOpen, 256)
+	def(&l.UDP, 512)
+	def(&l.Echo, 32)
+	def(&l.Starts, 2000)
+	def(&l.Questions, 64)
+	def(&l.QuestionRate, 1000)
+	def(&l.Dial, 20*time.Second)
+	def(&l.TCPIdle, 2*time.Hour)
+	def(&l.HalfClosed, 5*time.Minute)
+	def(&l.UDPIdle, time.Minute)
+	def(&l.EchoIdle, 10*time.Second)
+	def(&l.Linger, 10*time.Second)
+	def(&l.Buffer, 256<<10)
+	return l
+}
+
+func def[T int | time.Duration](v *T, to T) {
+	if *v == 0 {
+		*v = to
+	}
+}
