@@ -154,9 +154,17 @@ func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []b
 		}
 		return s.out.begin(o)
 	case request.FrameChunk:
-		return s.out.write(payload)
+		stream, p, err := request.Chunk(payload)
+		if err != nil {
+			return err
+		}
+		return s.out.write(stream, p)
 	case request.FrameEnd:
-		return s.out.end()
+		var e request.OutputEnd
+		if err := request.Decode(kind, payload, &e); err != nil {
+			return err
+		}
+		return s.out.end(e)
 	}
 	return fmt.Errorf("%w: kind %q is not the executor's to send", request.ErrFrame, kind)
 }
@@ -184,7 +192,7 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 		s.cancel() // its deadline has just been taken back
 		return nil
 	}
-	return s.reply(request.FrameGo, struct{}{})
+	return s.reply(request.FrameGo, request.Go{})
 }
 
 // checkEvent refuses what no executor of ours says.

@@ -30,8 +30,8 @@ func FuzzServe(f *testing.F) {
 	good := request.Posture{GVisor: true, Seccomp: 2}
 	f.Add(frame(request.FrameHello, good, request.FrameResult, request.Result{Version: request.Version, Posture: good}))
 	f.Add(frame(request.FrameEvent, request.Event{Kind: request.EventInfo}, request.FrameAsk, request.Ask{Host: "x"}))
-	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputTar}, request.FrameChunk, []byte("x"), request.FrameEnd, []byte{}))
-	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputBlob, Digest: "sha256:..", Size: 1}, request.FrameChunk, []byte("x")))
+	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputTar}, request.FrameChunk, []byte("\x00\x00\x00\x00x"), request.FrameEnd, request.OutputEnd{}))
+	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputBlob, Digest: "sha256:..", Size: 1}, request.FrameChunk, []byte("\x00\x00\x00\x00x")))
 	f.Add([]byte("E\xff\xff\xff\xff"))
 	f.Add(frame(request.FrameHello, good, request.FrameAsk, request.Ask{Scope: request.Secret, Name: "s"},
 		request.FrameAsk, request.Ask{Scope: request.Agent, Name: "a", Data: []byte{11}}))

@@ -47,10 +47,10 @@ type outputs struct {
 
 	caches *caches // nil: nothing is kept
 
-	open *stream
+	open map[uint32]*stream
 }
 
-// stream is the output that is open.
+// stream is an output that is open.
 type stream struct {
 	what request.Output
 	f    *os.File
@@ -65,7 +65,7 @@ type stream struct {
 // openOutputs makes the temporary places, so that a place that cannot be
 // written is known before the build.
 func openOutputs(c Outputs, dir string) (_ *outputs, err error) {
-	o := &outputs{tarPath: c.TarPath, layDir: c.LayoutDir, left: c.Limit, blobs: map[string]bool{}}
+	o := &outputs{tarPath: c.TarPath, layDir: c.LayoutDir, left: c.Limit, blobs: map[string]bool{}, open: map[uint32]*stream{}}
 	if o.journal, err = os.OpenFile(filepath.Join(dir, stagingName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
 		return nil, fmt.Errorf("prepare outputs: %w", err)
 	}
@@ -188,15 +188,15 @@ func dropIfEmpty(path string) {
 
 // begin opens the next output.
 func (o *outputs) begin(what request.Output) error {
-	if o.open != nil {
-		return fmt.Errorf("%w: two at a time", errOutput)
+	if o.open[what.Stream] != nil || len(o.open) >= request.MaxStreams {
+		return fmt.Errorf("%w: stream %d of %d", errOutput, what.Stream, len(o.open))
 	}
 	if what.Kind == request.OutputCache {
 		layer, err := o.caches.begin(what)
 		if err != nil {
 			return err
 		}
-		o.open = &stream{what: what, cache: layer}
+		o.open[what.Stream] = &stream{what: what, cache: layer}
 		return nil
 	}
 	if what.Size < 0 || what.Size > o.left {
@@ -217,7 +217,7 @@ func (o *outputs) begin(what request.Output) error {
 		return fmt.Errorf("write output: %w", err)
 	}
 	s.w = bufio.NewWriterSize(s.f, 1<<20)
-	o.open = s
+	o.open[what.Stream] = s
 	return nil
 }
 
@@ -253,9 +253,9 @@ func (o *outputs) place(what request.Output) (string, error) {
 	return "", fmt.Errorf("%w: %.20q was not asked for, or came twice", errOutput, what.Kind)
 }
 
-// write takes a chunk of the open output.
-func (o *outputs) write(p []byte) error {
-	s := o.open
+// write takes a chunk of an open output.
+func (o *outputs) write(stream uint32, p []byte) error {
+	s := o.open[stream]
 	if s == nil {
 		return fmt.Errorf("%w: bytes without an output", errOutput)
 	}
@@ -273,13 +273,13 @@ func (o *outputs) write(p []byte) error {
 	return nil
 }
 
-// end closes the open output and checks it.
-func (o *outputs) end() error {
-	s := o.open
+// end closes an open output and checks it.
+func (o *outputs) end(e request.OutputEnd) error {
+	s := o.open[e.Stream]
 	if s == nil {
 		return fmt.Errorf("%w: end without an output", errOutput)
 	}
-	o.open = nil
+	delete(o.open, e.Stream)
 	if s.cache != nil {
 		return s.cache.end()
 	}
@@ -314,7 +314,7 @@ func (o *outputs) end() error {
 // commit gives everything its name: what refers to something after what it
 // refers to, index.json last.
 func (o *outputs) commit() error {
-	if o.open != nil || (o.tar != "" && !o.hasTar) || (o.layout != "" && !o.index) {
+	if len(o.open) > 0 || (o.tar != "" && !o.hasTar) || (o.layout != "" && !o.index) {
 		return fmt.Errorf("%w: the build succeeded without handing out all that was asked for", errOutput)
 	}
 	if o.tar != "" {
@@ -363,10 +363,12 @@ func (o *outputs) commitLayout() error {
 // discard removes what was not committed.
 func (o *outputs) discard() error {
 	var errs []error
-	if o.open != nil && o.open.cache != nil {
-		o.open.cache.discard()
-	} else if o.open != nil {
-		o.open.f.Close()
+	for _, s := range o.open {
+		if s.cache != nil {
+			s.cache.discard()
+		} else {
+			s.f.Close()
+		}
 	}
 	if o.tar != "" {
 		errs = append(errs, os.Remove(o.tar))

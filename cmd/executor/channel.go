@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
@@ -28,6 +29,8 @@ type channel struct {
 	closed  error
 	release chan struct{} // closed when the launcher says go
 	begun   func()
+	start   request.Go // valid when release is closed
+	streams atomic.Uint32
 	agents  chan struct{} // a place for each message that agents have not answered
 }
 
@@ -63,6 +66,9 @@ func (c *channel) serve(r *request.Reader) error {
 		}
 		switch kind {
 		case request.FrameGo:
+			if err := request.Decode(kind, payload, &c.start); err != nil {
+				return err
+			}
 			c.begun()
 		case request.FrameCancel:
 			return context.Canceled
@@ -176,21 +182,25 @@ func (c *channel) ask(ctx context.Context, ask request.Ask) (request.Answer, err
 
 // Open implements executor.Outlet.
 func (c *channel) Open(what request.Output) (io.WriteCloser, error) {
+	what.Stream = c.streams.Add(1)
 	if err := c.w.WriteJSON(request.FrameOutput, what); err != nil {
 		return nil, err
 	}
-	return &outputStream{Writer: bufio.NewWriterSize(chunks{c.w}, request.MaxFrame), w: c.w}, nil
+	to := chunks{c.w, what.Stream}
+	return &outputStream{Writer: bufio.NewWriterSize(to, request.MaxChunk), chunks: to}, nil
 }
 
 // outputStream is one open output.
 type outputStream struct {
 	*bufio.Writer
-	w *request.Writer
+	chunks
 }
+
+func (s *outputStream) Write(p []byte) (int, error) { return s.Writer.Write(p) }
 
 // ReadFrom fills whole chunks, so that a large blob crosses in few frames.
 func (s *outputStream) ReadFrom(r io.Reader) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{s.Writer}, r, make([]byte, request.MaxFrame))
+	return io.CopyBuffer(struct{ io.Writer }{s.Writer}, r, make([]byte, request.MaxChunk))
 }
 
 // Close says that the output is complete.
@@ -198,16 +208,19 @@ func (s *outputStream) Close() error {
 	if err := s.Flush(); err != nil {
 		return err
 	}
-	return s.w.Write(request.FrameEnd, nil)
+	return s.w.WriteJSON(request.FrameEnd, request.OutputEnd{Stream: s.stream})
 }
 
 // chunks writes bytes as chunk frames.
-type chunks struct{ w *request.Writer }
+type chunks struct {
+	w      *request.Writer
+	stream uint32
+}
 
 func (c chunks) Write(p []byte) (int, error) {
 	r := bytes.NewBuffer(p)
 	for r.Len() > 0 {
-		if err := c.w.Write(request.FrameChunk, r.Next(request.MaxFrame)); err != nil {
+		if err := c.w.WriteChunk(c.stream, r.Next(request.MaxChunk)); err != nil {
 			return len(p) - r.Len(), err
 		}
 	}

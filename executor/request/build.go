@@ -4,7 +4,7 @@ import "time"
 
 // Version is the version of everything in this package. The two sides refuse
 // to talk when it differs.
-const Version = 2
+const Version = 3
 
 // GuestPath is an absolute path as seen inside the sandbox.
 type GuestPath string
@@ -12,7 +12,12 @@ type GuestPath string
 // Build is what the user asked for, as data. The launcher writes it; the
 // executor obeys it. In-pod mode makes one from Kaniko's arguments.
 type Build struct {
-	Version int `json:"version"`
+	Version int  `json:"version"`
+	Role    Role `json:"role,omitempty"`
+	// Store is the directory with what earlier roles left, read-only, in OCI
+	// layout form, with the contexts that fetch handed out in contexts; empty: no
+	// earlier role.
+	Store GuestPath `json:"store,omitempty"`
 
 	// Context is the directory with the build context, read-only. It is empty
 	// where Source says that the context has to be fetched.

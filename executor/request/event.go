@@ -91,15 +91,38 @@ const (
 	// empty: the layer is all of the cache. Without digest and bytes it says that
 	// the state Base was used and not changed.
 	OutputCache OutputKind = "cache"
+	// OutputStored is a blob for the store of this build. Its digest may be known
+	// at its end only.
+	OutputStored OutputKind = "stored"
+	// OutputKeep says that the stored blob Digest is part of the OCI layout. No
+	// stream follows.
+	OutputKeep OutputKind = "keep"
+	// OutputTags and OutputSources are index.json and sources.json of the store,
+	// OutputContext the fetched context Name, see Fetched. Fetch hands them out.
+	OutputTags    OutputKind = "tags"
+	OutputSources OutputKind = "sources"
+	OutputContext OutputKind = "context"
 )
 
-// Output begins a stream of chunks. One output is open at a time.
+// MaxStreams is how many outputs may be open at a time.
+const MaxStreams = 16
+
+// Output begins a stream of chunks.
 type Output struct {
 	Kind   OutputKind `json:"kind"`
+	Stream uint32     `json:"stream,omitempty"` // its number, of none that is open
 	Digest string     `json:"digest,omitempty"` // sha256:<hex>
 	Size   int64      `json:"size,omitempty"`   // bytes to come; 0: unknown (tar)
 	Name   string     `json:"name,omitempty"`   // cache
 	Base   string     `json:"base,omitempty"`   // cache
+}
+
+// OutputEnd ends a stream.
+type OutputEnd struct {
+	Stream uint32 `json:"stream"`
+	Digest string `json:"digest,omitempty"` // of a stored blob, where Output did not say it
+	// Dropped: what came is to be forgotten.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // Failure is why a build failed, in a form that can be shown and tested.
@@ -153,6 +176,12 @@ type Result struct {
 	Posture Posture  `json:"posture"`
 	// Called is the answer to Build.Call.
 	Called *Called `json:"called,omitempty"`
+	// Images are the manifests that were built, one a platform, in order.
+	Images []Image `json:"images,omitempty"`
+	// Fetched are the contexts that fetch handed out.
+	Fetched []Fetched `json:"fetched,omitempty"`
+	// Materials are what the build was made from.
+	Materials []Material `json:"materials,omitempty"`
 }
 
 // Called is what is known about a Dockerfile, in one of two forms.

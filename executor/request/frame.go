@@ -17,10 +17,11 @@ const (
 	FrameEvent  FrameKind = 'E' // executor: Event as JSON
 	FrameAsk    FrameKind = 'Q' // executor: Ask as JSON
 	FrameOutput FrameKind = 'O' // executor: Output as JSON; chunks follow
-	FrameChunk  FrameKind = 'C' // executor: raw bytes of the open output
-	FrameEnd    FrameKind = 'Z' // executor: the open output is complete
+	FrameChunk  FrameKind = 'C' // executor: the number of an open stream in four bytes, big endian, then raw bytes of it
+	FrameEnd    FrameKind = 'Z' // executor: OutputEnd as JSON
 	FrameResult FrameKind = 'R' // executor: Result as JSON, the last frame
-	FrameGo     FrameKind = 'G' // launcher: the walls stand, the build may begin
+	FrameGo     FrameKind = 'G' // launcher: Go as JSON: the walls stand, the role may begin
+	FramePush   FrameKind = 'P' // launcher, to push: Descriptor as JSON: the image is there, push it
 	FrameAnswer FrameKind = 'A' // launcher: Answer as JSON
 	FrameCancel FrameKind = 'X' // launcher: stop now
 )
@@ -39,27 +40,48 @@ const frameHeader = 5
 // Writer writes frames. It is safe for concurrent use; a frame is written
 // whole.
 type Writer struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu  sync.Mutex
+	w   io.Writer
+	buf []byte // header and payload of the last frame, to be used again
 }
 
 // NewWriter returns a Writer on w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
 // Write writes one frame.
-func (w *Writer) Write(kind FrameKind, payload []byte) error {
-	if len(payload) > MaxFrame {
-		return fmt.Errorf("%w: payload of %d bytes", ErrFrame, len(payload))
+func (w *Writer) Write(kind FrameKind, payload []byte) error { return w.write(kind, nil, payload) }
+
+// WriteChunk writes bytes of a stream, at most MaxChunk.
+func (w *Writer) WriteChunk(stream uint32, p []byte) error {
+	return w.write(FrameChunk, binary.BigEndian.AppendUint32(nil, stream), p)
+}
+
+func (w *Writer) write(kind FrameKind, head, payload []byte) error {
+	n := len(head) + len(payload)
+	if n > MaxFrame {
+		return fmt.Errorf("%w: payload of %d bytes", ErrFrame, n)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var h [frameHeader]byte
-	h[0] = byte(kind)
-	binary.BigEndian.PutUint32(h[1:], uint32(len(payload)))
-	if _, err := w.w.Write(append(h[:], payload...)); err != nil {
+	w.buf = binary.BigEndian.AppendUint32(append(w.buf[:0], byte(kind)), uint32(n))
+	w.buf = append(append(w.buf, head...), payload...)
+	if _, err := w.w.Write(w.buf); err != nil {
 		return fmt.Errorf("write frame: %w", err)
 	}
 	return nil
+}
+
+// MaxChunk is the most bytes of a stream in one frame.
+const MaxChunk = MaxFrame - streamHeader
+
+const streamHeader = 4
+
+// Chunk takes the payload of FrameChunk apart.
+func Chunk(payload []byte) (stream uint32, p []byte, err error) {
+	if len(payload) < streamHeader {
+		return 0, nil, fmt.Errorf("%w: %c of %d bytes", ErrFrame, FrameChunk, len(payload))
+	}
+	return binary.BigEndian.Uint32(payload), payload[streamHeader:], nil
 }
 
 // WriteJSON writes v as the payload of one frame.
@@ -112,7 +134,7 @@ func (r *Reader) Next() (FrameKind, []byte, error) {
 func (k FrameKind) known() bool {
 	switch k {
 	case FrameHello, FrameEvent, FrameAsk, FrameOutput, FrameChunk, FrameEnd, FrameResult,
-		FrameGo, FrameAnswer, FrameCancel:
+		FrameGo, FramePush, FrameAnswer, FrameCancel:
 		return true
 	}
 	return false

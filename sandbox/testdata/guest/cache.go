@@ -58,7 +58,7 @@ func (g *guest) cache() {
 		}
 	case "half":
 		check(g.w.WriteJSON(request.FrameOutput, o(key, "", large)))
-		check(g.w.Write(request.FrameChunk, bytes.Repeat([]byte("l"), 1000)))
+		check(g.w.WriteChunk(0, bytes.Repeat([]byte("l"), 1000)))
 	}
 	g.done(nil)
 }

@@ -225,10 +225,10 @@ func (g *guest) output(o request.Output, data []byte) {
 	check(g.w.WriteJSON(request.FrameOutput, o))
 	for len(data) > 0 {
 		n := min(len(data), 300<<10)
-		check(g.w.Write(request.FrameChunk, data[:n]))
+		check(g.w.WriteChunk(o.Stream, data[:n]))
 		data = data[n:]
 	}
-	check(g.w.Write(request.FrameEnd, nil))
+	check(g.w.WriteJSON(request.FrameEnd, request.OutputEnd{Stream: o.Stream}))
 }
 
 func digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
@@ -306,8 +306,8 @@ func (g *guest) bad() {
 	}
 	blob := func(o request.Output, data string) {
 		check(g.w.WriteJSON(request.FrameOutput, o))
-		check(g.w.Write(request.FrameChunk, []byte(data)))
-		g.w.Write(request.FrameEnd, nil)
+		check(g.w.WriteChunk(o.Stream, []byte(data)))
+		g.w.WriteJSON(request.FrameEnd, request.OutputEnd{Stream: o.Stream})
 	}
 	switch g.arg[1] {
 	case "kind":
@@ -330,9 +330,9 @@ func (g *guest) bad() {
 	case "repo":
 		g.w.WriteJSON(request.FrameAsk, request.Ask{ID: 1, Host: "x", Repository: "a b"})
 	case "chunk":
-		raw('C', 1, "x")
+		raw('C', 5, "\x00\x00\x00\x00x")
 	case "end":
-		raw('Z', 0, "")
+		raw('Z', 2, "{}")
 	case "unasked":
 		blob(request.Output{Kind: request.OutputTar}, "x")
 	case "digest":
