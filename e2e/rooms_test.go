@@ -89,6 +89,7 @@ var arrows = map[string][]string{
 	"executor/dockerfile":       {},
 	"executor/plan":             {"executor/dockerfile"},
 	"executor/rootfs":           {},
+	"executor/posture":          {},
 	"executor/step":             {"executor/dockerfile", "executor/plan", "executor/rootfs", "executor/layer", "executor/buildcontext", "policy", "policy/filter"},
 	"executor/layer":            {"executor/store"},
 	"executor/erofs":            {},

@@ -47,7 +47,7 @@ type Git interface {
 
 // All plays fetch, build and push in this process and tells how it went.
 func All(ctx context.Context, req *request.Build, tools Tools) request.Result {
-	result := request.Result{Version: request.Version, Posture: tools.Posture}
+	result := request.Result{Version: request.Version, Posture: []request.RolePosture{{Inside: tools.Posture}}}
 	var in Inputs
 	err := all(ctx, req, tools, &in, &result)
 	if err != nil {
@@ -57,7 +57,7 @@ func All(ctx context.Context, req *request.Build, tools Tools) request.Result {
 }
 
 func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, result *request.Result) (err error) {
-	if err := tools.Walls(result.Posture); err != nil {
+	if err := tools.Walls(tools.Posture); err != nil {
 		return err
 	}
 	steps := NewSteps(tools.Sink)

@@ -28,7 +28,7 @@ func FuzzServe(f *testing.F) {
 		return b.Bytes()
 	}
 	good := request.Posture{GVisor: true, Seccomp: 2}
-	f.Add(frame(request.FrameHello, good, request.FrameResult, request.Result{Version: request.Version, Posture: good}))
+	f.Add(frame(request.FrameHello, good, request.FrameResult, request.Result{Version: request.Version}))
 	f.Add(frame(request.FrameEvent, request.Event{Kind: request.EventInfo}, request.FrameAsk, request.Ask{Host: "x"}))
 	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputTar}, request.FrameChunk, []byte("\x00\x00\x00\x00x"), request.FrameEnd, request.OutputEnd{}))
 	f.Add(frame(request.FrameOutput, request.Output{Kind: request.OutputBlob, Digest: "sha256:..", Size: 1}, request.FrameChunk, []byte("\x00\x00\x00\x00x")))
@@ -61,7 +61,7 @@ func FuzzServe(f *testing.F) {
 		s := newSession(ours, c, out, func() error { return nil })
 		start := time.Now()
 		res, err := s.serve(t.Context())
-		if err == nil && res.Failure == nil && (!res.Posture.GVisor || res.Posture.Seccomp != 2) {
+		if err == nil && res.Failure == nil && len(res.Posture) != 1 {
 			t.Errorf("success without walls: %+v", res)
 		}
 		if time.Since(start) > 5*time.Second {

@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%v from start to end", time.Since(start))
-	if res.Failure != nil || !res.Posture.GVisor || res.Posture.Seccomp != 2 {
+	if res.Failure != nil || len(res.Posture) != 1 || res.Posture[0].Inside.Seccomp != 2 {
 		t.Errorf("result %+v", res)
 	}
 	if !slices.Equal(said, []string{"here"}) {

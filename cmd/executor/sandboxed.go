@@ -12,9 +12,9 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/posture"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 )
 
 // What the launcher lays out for the executor; see package sandbox.
@@ -98,7 +98,7 @@ func noteTo(sink request.Sink) func(string) {
 }
 
 func measure() (request.Posture, error) {
-	p, err := step.Posture()
+	p, err := posture.Measure()
 	p.Executor = version
 	return p, err
 }

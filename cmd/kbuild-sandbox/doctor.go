@@ -129,7 +129,7 @@ func trial(ctx context.Context, h host) finding {
 		f.found, f.hint = res.Failure.Message, res.Failure.Hint
 	default:
 		f.ok = true
-		f.found = fmt.Sprintf("gVisor %s, seccomp %d inside, %.1fs from start to end", res.Posture.Kernel, res.Posture.Seccomp, time.Since(began).Seconds())
+		f.found = fmt.Sprintf("gVisor %s, seccomp %d inside, %.1fs from start to end", res.Posture[0].Inside.Kernel, res.Posture[0].Inside.Seccomp, time.Since(began).Seconds())
 	}
 	return f
 }

@@ -172,8 +172,10 @@ type Result struct {
 	// Pushed names what was pushed, registry/repository:tag, in order.
 	Pushed []string `json:"pushed,omitempty"`
 	// Names are all destinations in full form, pushed or not.
-	Names   []string `json:"names,omitempty"`
-	Posture Posture  `json:"posture"`
+	Names []string `json:"names,omitempty"`
+	// Posture is what was measured of the walls, one entry a role. Only the
+	// launcher says it, and the executor of a pod.
+	Posture []RolePosture `json:"posture,omitempty"`
 	// Called is the answer to Build.Call.
 	Called *Called `json:"called,omitempty"`
 	// Images are the manifests that were built, one a platform, in order.
@@ -190,13 +192,4 @@ type Called struct {
 	JSON []byte `json:"json,omitempty"` // as docker buildx prints it
 	// Failed: the command has to end with exit code 1.
 	Failed bool `json:"failed,omitempty"`
-}
-
-// Posture is what the executor measured of its own walls before the first step.
-type Posture struct {
-	GVisor   bool   `json:"gvisor"`
-	Seccomp  int    `json:"seccomp"` // as in /proc/self/status: 2 is a filter
-	Kernel   string `json:"kernel"`
-	Executor string `json:"executor"` // version
-	InUserns bool   `json:"inUserns,omitempty"`
 }

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	walls "github.com/kbuild-sandbox/kbuild-sandbox/executor/posture"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -85,17 +86,8 @@ func check(err error) {
 }
 
 func posture() request.Posture {
-	var u unix.Utsname
-	check(unix.Uname(&u))
-	p := request.Posture{Kernel: unix.ByteSliceToString(u.Release[:])}
-	p.GVisor = strings.Contains(p.Kernel, "gvisor")
-	b, err := os.ReadFile("/proc/self/status")
+	p, err := walls.Measure()
 	check(err)
-	for _, l := range strings.Split(string(b), "\n") {
-		if v, ok := strings.CutPrefix(l, "Seccomp:"); ok {
-			fmt.Sscan(v, &p.Seccomp)
-		}
-	}
 	return p
 }
 
@@ -113,7 +105,7 @@ func (g *guest) say(text string) {
 }
 
 func (g *guest) done(f *request.Failure) {
-	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Failure: f, Posture: posture()}))
+	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Failure: f}))
 }
 
 func (g *guest) ok() { g.hello(); g.say("here"); g.done(nil) }
@@ -125,10 +117,11 @@ func (g *guest) fail() {
 
 // liar has no filter, by what it says.
 func (g *guest) liar() {
-	g.hello()
 	p := posture()
 	p.Seccomp = 0
-	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Posture: p}))
+	check(g.w.WriteJSON(request.FrameHello, p))
+	g.r.Next()
+	g.say("unreachable")
 }
 
 func (g *guest) oldPosture() {
