@@ -16,7 +16,7 @@ export KBUILD_BIN   := $(ROOT)/bin
 export KBUILD_RUNSC := $(ROOT)/$(RUNSC)
 export KBUILD_CONFORMANCE ?= $(abspath $(ROOT)/../shared/conformance)
 
-.PHONY: all deps deps-demo deps-test build test vet unit fuzz e2e conformance bench demo image lint golden clean
+.PHONY: all deps deps-demo deps-test build test vet unit fuzz e2e attack conformance bench demo image lint golden clean
 all: build
 
 deps: ## what building needs; installs only what is missing
@@ -42,14 +42,17 @@ test: deps-test build vet unit fuzz e2e conformance ## all of the below
 vet:
 	go vet ./...
 unit: ## unit tests of every room, with the race detector
-	$(GOTEST) -race $$(go list ./... | grep -v '/e2e$$')
+	$(GOTEST) -race $$(go list ./... | grep -vE '/e2e(/escape)?$$')
 fuzz: ## FUZZTIME (20s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry
-	$(GOTEST) -count=1 -timeout 30m ./e2e
+	$(GOTEST) -count=1 -timeout 30m ./e2e ./e2e/escape
 conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, and what buildah makes of them
 	go run ./e2e/conformance $(CASES)
 	go run ./e2e/conformance -buildah $(CASES)
+attack: deps-test build ## the attack list of e2e/escape, and the score by section; one row: ROWS=019
+	@mkdir -p out; $(GOTEST) -count=1 -timeout 20m -run '^TestAttacks$$$(ROWS:%=/%)' ./e2e/escape -args -scorecard $(ROOT)/out/attack.txt; \
+	  status=$$?; cat out/attack.txt; exit $$status
 bench: deps-test build ## cases B, C, D and G against buildah
 	go run ./e2e/bench $(CASES)
 demo: deps-demo build ## a base image, a build on it, and a look at the result
@@ -65,5 +68,6 @@ lint:
 	go test -count=1 -run '^TestLaw' ./e2e
 golden: ## rewrites the golden files
 	go test ./policy ./sandbox ./cmd/flags ./cmd/progress ./cmd/kbuild-sandbox ./e2e/language -update
+	go test ./e2e/escape -run Table -update
 clean:
 	rm -rf bin out

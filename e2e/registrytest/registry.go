@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 )
 
 // User and Password are the one credential of a registry with Options.Auth or
@@ -26,10 +28,12 @@ const (
 
 // Options are what a registry is like.
 type Options struct {
-	Auth   bool    // wants User and Password as basic credentials
-	Tokens *Tokens // wants a token of this server
-	TLS    *CA     // speaks TLS with a certificate of this CA for 127.0.0.1 and localhost
-	Mirror string  // is a pull-through cache of the registry at this URL
+	Auth bool // wants User and Password as basic credentials
+	// Password is wanted with Auth instead of the constant.
+	Password string
+	Tokens   *Tokens // wants a token of this server
+	TLS      *CA     // speaks TLS with a certificate of this CA for 127.0.0.1 and localhost
+	Mirror   string  // is a pull-through cache of the registry at this URL
 	// ReadOnly refuses every push.
 	ReadOnly bool
 }
@@ -137,13 +141,24 @@ func (r *Registry) config(t testing.TB, dir string, opt Options) []byte {
 		fmt.Fprintf(&b, "auth:\n  token: {realm: %q, service: %q, issuer: %q, rootcertbundle: %q}\n",
 			opt.Tokens.URL, service, issuer, filepath.Join(dir, "token.pem"))
 	case opt.Auth:
-		write(t, filepath.Join(dir, "htpasswd"), []byte(htpasswd))
+		write(t, filepath.Join(dir, "htpasswd"), opt.htpasswd(t))
 		fmt.Fprintf(&b, "auth:\n  htpasswd: {realm: test, path: %q}\n", filepath.Join(dir, "htpasswd"))
 	}
 	if opt.Mirror != "" {
 		fmt.Fprintf(&b, "proxy: {remoteurl: %q}\n", opt.Mirror)
 	}
 	return b.Bytes()
+}
+
+func (o Options) htpasswd(t testing.TB) []byte {
+	if o.Password == "" {
+		return []byte(htpasswd)
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(o.Password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Appendf(nil, "%s:%s\n", User, hash)
 }
 
 func write(t testing.TB, path string, data []byte) {
