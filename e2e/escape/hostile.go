@@ -1,0 +1,57 @@
+package escape
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net"
+	"path/filepath"
+	"strings"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/escape/hostile"
+)
+
+// Public is a listener of the world, where builds may go; the server of an
+// attacker.
+func (t *Target) Public() net.Listener {
+	t.Helper()
+	l, err := t.World.Listen(PublicIPv4 + ":0")
+	must(t, err)
+	return l
+}
+
+// Loopback is a listener of the runner's own, where a build may go if the command
+// line says so.
+func (t *Target) Loopback() net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	return l
+}
+
+// BuildWith builds with an executor that was taken over; see package hostile.
+func (t *Target) BuildWith(script string, b Build) *Result {
+	t.Helper()
+	file := filepath.Join(t.Dir, "out", "executor")
+	hostile.Executor(t, file, filepath.Join(t.Bin, "kbuild-executor"), t.Here(script))
+	b.Args = append([]string{"--executor", file}, b.Args...)
+	return t.Build(b)
+}
+
+// Here fills in the attack's directory, $DIR, beside what Expand knows.
+func (t *Target) Here(text string) string { return strings.ReplaceAll(t.Expand(text), "$DIR", t.Dir) }
+
+// DockerConfig writes a config.json with the password of user builder for each
+// host and returns the variable that names it.
+func (t *Target) DockerConfig(passwords map[string]string) string {
+	t.Helper()
+	auths := map[string]any{}
+	for host, password := range passwords {
+		auths[host] = map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("builder:" + password))}
+	}
+	b, err := json.Marshal(map[string]any{"auths": auths})
+	must(t, err)
+	dir := filepath.Join(t.Dir, "docker")
+	put(t, filepath.Join(dir, "config.json"), string(b), 0o600)
+	t.chown(dir)
+	return "DOCKER_CONFIG=" + dir
+}
