@@ -1,9 +1,11 @@
 package escape
 
 import (
+	"archive/tar"
 	"encoding/base64"
 	"encoding/json"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -54,4 +56,19 @@ func (t *Target) DockerConfig(passwords map[string]string) string {
 	put(t, filepath.Join(dir, "config.json"), string(b), 0o600)
 	t.chown(dir)
 	return "DOCKER_CONFIG=" + dir
+}
+
+// busyboxLayer is a layer with busybox, its shell and the tools that rows need.
+func busyboxLayer(t *Target, more ...hostile.Entry) []byte {
+	t.Helper()
+	busybox, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	entries := []hostile.Entry{
+		{Name: "bin/", Type: tar.TypeDir}, {Name: "etc/", Type: tar.TypeDir}, {Name: "tmp/", Type: tar.TypeDir, Mode: 0o1777},
+		{Name: "etc/passwd", Data: "root:x:0:0:root:/root:/bin/sh\n"}, {Name: "bin/busybox", Data: string(busybox)},
+	}
+	for _, tool := range []string{"sh", "cat", "ls", "mkdir", "true", "find", "grep", "wget", "dirname"} {
+		entries = append(entries, hostile.Entry{Name: "bin/" + tool, Type: tar.TypeSymlink, Link: "busybox"})
+	}
+	return hostile.Tar(t, append(entries, more...)...)
 }

@@ -32,7 +32,7 @@ const (
 
 func tries() map[string]try {
 	all := map[string]try{}
-	for _, some := range []map[string]try{runtimeTries()} {
+	for _, some := range []map[string]try{runtimeTries(), searchTries()} {
 		maps.Copy(all, some)
 	}
 	return all
