@@ -19,6 +19,7 @@ type Build struct {
 	images  images
 	call    call
 	caches  caches
+	limits  limits
 	compat  compat
 	refused []*refused
 }
@@ -66,6 +67,8 @@ const (
 	groupResult = "What comes out"
 	groupRemote = "Registries"
 	groupRun    = "RUN steps"
+	groupNet    = "Network"
+	groupLimits = "Limits"
 	groupLog    = "What you see"
 	groupOther  = "Other"
 )
@@ -90,6 +93,7 @@ func Register(fs *pflag.FlagSet) *Build {
 	b.registerImages()
 	b.registerCall()
 	b.registerCaches()
+	b.registerLimits()
 	b.registerCompat()
 	for _, r := range refusedFlags() {
 		if fs.Lookup(r.name) != nil {
@@ -159,7 +163,7 @@ func (b *Build) registerRemote() {
 
 func (b *Build) registerRun() {
 	fs, r := b.set, &b.run
-	fs.Var(listValue{&r.hosts}, "add-host", "a line of /etc/hosts for RUN: `name:address`, may be repeated")
+	fs.Var(listValue{&r.hosts}, "add-host", "a line of /etc/hosts for RUN: `name:address`, may be repeated; the address host-gateway is this host, whose ports --allow-net 127.0.0.1:PORT opens")
 	fs.StringVar(&r.shmSize, "shm-size", "", "`size` of /dev/shm for RUN, such as 128m (default 64m)")
 	group(fs, groupRun, "add-host", "shm-size")
 }
@@ -186,7 +190,7 @@ func group(fs *pflag.FlagSet, heading string, names ...string) {
 // this package stand in the last.
 func Usages(fs *pflag.FlagSet) string {
 	var out strings.Builder
-	for _, heading := range []string{groupSource, groupResult, groupRemote, groupRun, groupLog, groupOther} {
+	for _, heading := range []string{groupSource, groupResult, groupRemote, groupRun, groupNet, groupLog, groupOther} {
 		part := pflag.NewFlagSet("", pflag.ContinueOnError)
 		part.SortFlags = false
 		fs.VisitAll(func(f *pflag.Flag) {

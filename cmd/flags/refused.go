@@ -23,20 +23,28 @@ func (r *refused) message() string {
 }
 
 const (
-	machineLimits = "limit the job or the pod that the build runs in"
-	noAttestation = "no attestations are made"
-	oneSandbox    = "every RUN step runs in gVisor, under the same rules"
-	configFile    = "use the config.json of docker login, in $DOCKER_CONFIG"
+	machineLimits  = "limit the job or the pod that the build runs in"
+	clusterNetwork = "a pod has the network that the cluster gives it: write a NetworkPolicy for it"
+	noAttestation  = "no attestations are made"
+	oneSandbox     = "every RUN step runs in gVisor, under the same rules"
+	configFile     = "use the config.json of docker login, in $DOCKER_CONFIG"
 )
 
 // refusedFlags returns what Register does not know otherwise.
 func refusedFlags() []*refused {
 	return append([]*refused{
+		{name: "allow-net", never: true, hint: clusterNetwork},
+		{name: "audit-log", never: true, hint: clusterNetwork},
+		{name: "deny-net", never: true, hint: clusterNetwork},
+		{name: "net", never: true, hint: clusterNetwork},
 		{name: "azure-container-registry-config", hint: "use a credential helper in config.json"},
 		{name: "bucket", short: "b", hint: "unpack the context and name its directory with --context"},
 		{name: "credential-helpers", hint: "helpers are named in config.json: credHelpers, credsStore"},
 		{name: "dryrun", alone: true, hint: "--call outline, --call targets and --check tell about a Dockerfile without building it"},
 		{name: "registry-client-cert"},
+		// The launcher has these, a pod has them refused.
+		{name: "cpus", never: true, hint: machineLimits},
+		{name: "work-size", never: true, hint: "set sizeLimit of the emptyDir that --work-dir names"},
 	}, dockerFlags()...)
 }
 
@@ -53,8 +61,8 @@ func dockerFlags() []*refused {
 		{name: "cpu-period", never: true, hint: machineLimits},
 		{name: "cpu-quota", never: true, hint: machineLimits},
 		{name: "cpu-shares", never: true, hint: machineLimits},
-		{name: "cpuset-cpus", never: true, hint: machineLimits},
-		{name: "cpuset-mems", never: true, hint: machineLimits},
+		{name: "cpuset-cpus", never: true, hint: "start it with taskset -c, which holds for a whole build"},
+		{name: "cpuset-mems", never: true, hint: "start it with numactl --membind, which holds for a whole build"},
 		{name: "creds", never: true, hint: configFile},
 		{name: "device", never: true, hint: oneSandbox},
 		{name: "disable-content-trust", alone: true, never: true},

@@ -20,12 +20,18 @@ type From struct {
 	Context string
 	// CacheDir is where cache mounts are kept if nothing is said; empty: nowhere.
 	CacheDir string
+	// HostGateway is the address that host-gateway stands for in --add-host; zero:
+	// there is none.
+	HostGateway netip.Addr
 	// Env looks up an environment variable.
 	Env func(name string) (string, bool)
 }
 
 // Stdin in place of a Dockerfile's path stands for standard input.
 const Stdin = "-"
+
+// hostGateway is docker's name of the host's address, as steps see it.
+const hostGateway = "host-gateway"
 
 // sourceDateEpoch is the build argument with the image's time. As with docker
 // buildx the environment has it where no --build-arg does.
@@ -54,7 +60,7 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 	// What is wrong as written comes before what is not there.
 	for _, step := range []func(*request.Build, From) error{
 		b.calls, b.push, b.arguments, b.target, b.platforms, b.runOptions, b.secretsAndAgents, b.imageOptions,
-		b.cacheOptions, b.compatibility, b.combinations, b.registries, b.paths, b.lentFiles, b.namedContexts,
+		b.cacheOptions, b.limitOptions, b.compatibility, b.combinations, b.registries, b.paths, b.lentFiles, b.namedContexts,
 	} {
 		if err := step(&r, from); err != nil {
 			return request.Build{}, Outputs{}, err
@@ -168,11 +174,17 @@ func (b *Build) target(r *request.Build, _ From) error {
 	return nil
 }
 
-func (b *Build) runOptions(r *request.Build, _ From) error {
+func (b *Build) runOptions(r *request.Build, from From) error {
 	for _, h := range b.run.hosts {
 		name, address, ok := strings.Cut(h, "=")
 		if !ok {
 			name, address, ok = strings.Cut(h, ":")
+		}
+		if address == hostGateway {
+			if !from.HostGateway.IsValid() {
+				return usagef("", "--add-host: %s: a pod has no %s", h, hostGateway)
+			}
+			address = from.HostGateway.String()
 		}
 		ip, err := netip.ParseAddr(strings.Trim(address, "[]"))
 		if !ok || name == "" || err != nil || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {

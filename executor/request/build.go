@@ -72,6 +72,8 @@ type Build struct {
 
 	// Run holds what every RUN step sees beside its Dockerfile.
 	Run Run `json:"run"`
+	// Limits bound the build.
+	Limits Limits `json:"limits,omitzero"`
 
 	Destinations []string    `json:"destinations,omitempty"` // image references, as given
 	NoPush       bool        `json:"noPush,omitempty"`
@@ -86,6 +88,7 @@ type Build struct {
 	SkipPushCheck bool `json:"skipPushCheck,omitempty"`
 
 	Registry Registry `json:"registry"`
+	Gateway  Gateway  `json:"gateway,omitzero"`
 
 	// Workspace is the directory for everything that the build makes; it is
 	// empty at start and large.

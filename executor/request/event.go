@@ -157,6 +157,7 @@ const (
 	ClassPush        Class = "push"        // a destination refused
 	ClassIsolation   Class = "isolation"   // a wall is not in force
 	ClassResource    Class = "resource"    // disk full, limits
+	ClassTimeout     Class = "timeout"     // a limit of time was reached
 	ClassCanceled    Class = "canceled"    // the launcher asked to stop
 	ClassInternal    Class = "internal"    // a fault of ours
 )
