@@ -1,24 +1,16 @@
 package executor
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"path/filepath"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// Tools is what the three roles need from outside, when one process plays them
-// all.
+// Tools is what a role needs from outside. What it has no use for may be nil.
 type Tools struct {
 	Images   *registry.Client
 	Download step.Downloader
@@ -29,7 +21,7 @@ type Tools struct {
 	Secret func(ctx context.Context, id string) ([]byte, error)
 	Agent  func(ctx context.Context, id string, message []byte) ([]byte, error)
 	Sink   request.Sink
-	Outlet Outlet
+	Outlet request.Outlet
 	// Nodes makes device nodes where this process may not; nil: mknod.
 	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
 	// Posture is what was measured of the walls; Walls fails if one that RUN
@@ -45,89 +37,43 @@ type Git interface {
 	Checkout(ctx context.Context, r buildcontext.Repository, dir string) (buildcontext.Checkout, error)
 }
 
-// All plays fetch, build and push in this process and tells how it went.
+// All plays fetch, build and push in this process, over one store that lies in
+// the workspace, and tells how it went.
 func All(ctx context.Context, req *request.Build, tools Tools) request.Result {
-	result := request.Result{Version: request.Version, Posture: []request.RolePosture{{Inside: tools.Posture}}}
-	var in Inputs
-	err := all(ctx, req, tools, &in, &result)
-	if err != nil {
-		result.Failure = Describe(err, req, in.Dockerfile)
-	}
-	return result
+	return play(ctx, req, tools, (*player).all)
 }
 
-func all(ctx context.Context, req *request.Build, tools Tools, in *Inputs, result *request.Result) (err error) {
-	if err := tools.Walls(tools.Posture); err != nil {
+func (p *player) all(ctx context.Context) (err error) {
+	defer p.steps.summary()
+	if err := p.enter(); err != nil {
 		return err
 	}
-	steps := NewSteps(tools.Sink)
-	defer steps.summary()
-	for _, dest := range req.Destinations {
-		full, err := registry.FullName(dest)
-		if err != nil {
-			return err
-		}
-		result.Names = append(result.Names, full)
-	}
-	st, err := store.Open(filepath.Join(string(req.Workspace), "store"))
+	defer p.leave(&err)
+	st, err := store.Open(p.storeDir())
 	if err != nil {
 		return err
 	}
-	space, err := rootfs.New(string(req.Workspace))
+	if err := p.check(ctx); err != nil {
+		return err
+	}
+	if err := p.read(ctx, fetcher{}); err != nil {
+		return err
+	}
+	if p.req.Call != "" {
+		return p.call(ctx, st)
+	}
+	if err := p.pull(ctx, st); err != nil {
+		return err
+	}
+	desc, err := p.make(ctx, st)
 	if err != nil {
 		return err
 	}
-	// What stays mounted for a whole build, such as a cache that started as a
-	// directory of a stage: a pod's work directory could not be removed otherwise.
-	defer func() { err = errors.Join(err, space.Close()) }()
-	if err := Check(ctx, req, tools.Images, steps); err != nil {
+	if err := p.export(ctx, desc, p.tools.Images.Opener(st)); err != nil {
 		return err
 	}
-	if err := in.open(ctx, req, space, tools, steps); err != nil {
-		return err
-	}
-	in.Epochs = &epochs{in: in, space: space, tools: tools}
-	from := newFromRegistry(in, tools.Images, st, steps)
-	if req.Call != "" {
-		result.Called, err = call(ctx, req, in, from, steps)
-		return err
-	}
-	if err := Fetch(ctx, req, in, from); err != nil {
-		return err
-	}
-	mounts := newCaches(req, space, st, tools, steps)
-	desc, err := Build(ctx, req, in, st, Bench{space, tools, mounts, steps})
-	mounts.keep(ctx, err)
-	if err != nil {
-		return err
-	}
-	if err := report(result, st, desc); err != nil {
-		return err
-	}
-	if err := Export(ctx, req, st, tools, steps); err != nil {
-		return err
-	}
-	if req.NoPush {
+	if p.req.NoPush {
 		return nil
 	}
-	result.Pushed, err = Push(ctx, req, st, tools.Images, steps)
-	return err
-}
-
-// report puts what was built into the result.
-func report(result *request.Result, st *store.Store, desc v1.Descriptor) error {
-	result.Digest, result.Size, result.Media = desc.Digest.String(), desc.Size, string(desc.MediaType)
-	if desc.MediaType.IsIndex() {
-		return nil
-	}
-	raw, err := st.Read(desc.Digest)
-	if err != nil {
-		return fmt.Errorf("read what was built: %w", err)
-	}
-	m, err := v1.ParseManifest(bytes.NewReader(raw))
-	if err != nil {
-		return fmt.Errorf("read what was built: %w", err)
-	}
-	result.Config = m.Config.Digest.String()
-	return nil
+	return p.push(ctx, st, desc)
 }

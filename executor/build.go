@@ -9,36 +9,57 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// Bench is where Build works: the workspace, the ways out for what steps need,
-// and who is told of them.
-type Bench struct {
-	Space *rootfs.Space
-	Tools
-	caches *caches
-	Steps  *Steps
+// make runs the steps and puts the image, or the index of images, into st. Its
+// plans are made anew from there.
+func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor, err error) {
+	plans, err := makePlans(ctx, p.req, &p.in, fromStore{st})
+	if err != nil {
+		return desc, err
+	}
+	if p.req.Role == request.RoleBuild {
+		p.steps.count(plans) // Fetch has told them
+	}
+	p.steps.expect(ahead(p.req, plans))
+	b := &build{
+		player: p, store: st, format: chooseFormat(p.req, plans),
+		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
+	}
+	if b.caches, err = newCaches(p.req, p.space, p.tools, p.steps); err != nil {
+		return desc, err
+	}
+	desc, err = b.all(ctx, plans)
+	b.caches.keep(ctx, err)
+	p.result.Materials = append(p.result.Materials, b.taken.sorted()...)
+	return desc, err
 }
 
-// Build runs the steps of every plan and puts the image, or the index of
-// images, into st. Of one plan, stages without an edge between them run at
-// once; plans come one after the other, so that several platforms need no more
-// memory than one. Layers are packed while later steps run.
-func Build(ctx context.Context, req *request.Build, in *Inputs, st *store.Store, bench Bench) (v1.Descriptor, error) {
-	plans, err := makePlans(ctx, req, in, fromStore{st})
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	bench.Steps.expect(ahead(req, plans))
+// build makes the images of one request.
+type build struct {
+	*player
+	store   *store.Store
+	caches  *caches
+	format  format
+	packers *errgroup.Group
+	packing *semaphore.Weighted
+	// unpacked is how many layers are still to be packed.
+	unpacked atomic.Int32
+	images   []*image
+	bases    bases
+	ledger   ledger
+	taken    taken
+}
+
+// all makes the images of the plans. Of one plan, stages without an edge between
+// them run at once; plans come one after the other, so that several platforms
+// need no more memory than one. Layers are packed while later steps run.
+func (b *build) all(ctx context.Context, plans []*plan.Plan) (v1.Descriptor, error) {
 	g, ctx := errgroup.WithContext(ctx)
-	b := &build{
-		req: req, in: in, store: st, bench: bench, steps: bench.Steps, packers: g,
-		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
-		format:  chooseFormat(req, plans),
-	}
+	b.packers = g
 	for i, p := range plans {
 		img, err := b.image(p, i)
 		if err != nil {
@@ -62,21 +83,4 @@ func (b *build) finish(ctx context.Context, g *errgroup.Group) error {
 		return g.Wait()
 	}
 	return b.steps.do("pack layers", func(*announced) error { return g.Wait() })
-}
-
-// build is one call of Build.
-type build struct {
-	req     *request.Build
-	in      *Inputs
-	store   *store.Store
-	bench   Bench
-	steps   *Steps
-	format  format
-	packers *errgroup.Group
-	packing *semaphore.Weighted
-	// unpacked is how many layers are still to be packed.
-	unpacked atomic.Int32
-	images   []*image
-	bases    bases
-	ledger   ledger
 }

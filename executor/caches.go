@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,13 @@ type openCache struct {
 	root  unix.Stat_t // of the upper directory at the start
 }
 
-func newCaches(req *request.Build, space *rootfs.Space, st *store.Store, tools Tools, steps *Steps) *caches {
+// newCaches keeps the layers of caches in a directory of its own until they have
+// been handed out: they are no part of the build's store.
+func newCaches(req *request.Build, space *rootfs.Space, tools Tools, steps *Steps) (*caches, error) {
+	st, err := store.Open(filepath.Join(string(req.Workspace), "caches"))
+	if err != nil {
+		return nil, err
+	}
 	c := &caches{limit: req.CacheSize, space: space, store: st, tools: tools, steps: steps}
 	if req.Caches != "" {
 		c.dir = cachedir.At(string(req.Caches))
@@ -61,7 +68,7 @@ func newCaches(req *request.Build, space *rootfs.Space, st *store.Store, tools T
 			c.namespace = a.Value
 		}
 	}
-	return c
+	return c, nil
 }
 
 // opener is step.Env.OpenCache for the steps of img.

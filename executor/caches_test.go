@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +21,6 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
 // cacheHost keeps cache mounts for the builds of one test.
@@ -60,7 +58,9 @@ func (h *cacheHost) Emit(e request.Event) {
 	h.texts = append(h.texts, e.Text+e.Error)
 }
 
-func (h *cacheHost) Open(what request.Output) (io.WriteCloser, error) {
+func (h *cacheHost) Keep(string) error { return errors.ErrUnsupported }
+
+func (h *cacheHost) Open(what request.Output) (request.Stream, error) {
 	if what.Digest == "" {
 		return hostLayer{}, h.dir.Touch(cachedir.Key(what.Name), what.Base)
 	}
@@ -73,11 +73,18 @@ type hostLayer struct {
 	base string
 }
 
-func (l hostLayer) Close() error {
+func (l hostLayer) Commit(string) error {
 	if l.Incoming == nil {
 		return nil
 	}
-	return l.Commit(l.base)
+	return l.Incoming.Commit(l.base)
+}
+
+func (l hostLayer) Close() error {
+	if l.Incoming != nil {
+		l.Discard()
+	}
+	return nil
 }
 
 // cacheBuild is a build with nothing but cache mounts.
@@ -96,10 +103,12 @@ func (h *cacheHost) build(ctx context.Context, ended error, use func(*cacheBuild
 	check(t, err)
 	space, err := rootfs.New(dir)
 	check(t, err)
-	st, err := store.Open(filepath.Join(dir, "store"))
+	req := &request.Build{
+		Workspace: request.GuestPath(dir), Caches: request.GuestPath(h.path), CacheSize: h.limit, Args: args,
+	}
+	c, err := newCaches(req, space, Tools{Outlet: h}, NewSteps(h))
 	check(t, err)
-	req := &request.Build{Caches: request.GuestPath(h.path), CacheSize: h.limit, Args: args}
-	b := &cacheBuild{h: h, c: newCaches(req, space, st, Tools{Outlet: h}, NewSteps(h)), img: &image{stages: map[plan.StageID]*stage{}}}
+	b := &cacheBuild{h: h, c: c, img: &image{stages: map[plan.StageID]*stage{}}}
 	use(b)
 	b.c.keep(ctx, ended)
 	check(t, space.Close())
@@ -237,7 +246,7 @@ func (h *cacheHost) plant(data []byte) {
 		w, err := h.Open(request.Output{Name: string(b.key("c")), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(data)), Size: int64(len(data))})
 		check(h.t, err)
 		_, err = w.Write(data)
-		check(h.t, errors.Join(err, w.Close()))
+		check(h.t, errors.Join(err, w.Commit("")))
 	})
 }
 

@@ -3,6 +3,8 @@ package executor
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -28,16 +30,22 @@ import (
 
 // fetcher fetches and unpacks contexts into the workspace.
 type fetcher struct {
+	in    *Inputs
 	req   *request.Build
 	space *rootfs.Space
 	tools Tools
 	steps *Steps
+	// out takes what is fetched, for a role that follows; nil: there is none.
+	out request.Outlet
+	// times are those of contexts that an earlier role fetched.
+	times map[string]time.Time
 }
 
 // fetched is a context that was fetched.
 type fetched struct {
 	dir  string
 	text string    // a file that is no archive, or empty; then dir is, too
+	file string    // what came, if that was a file
 	time time.Time // of the commit, or what the server says; zero: unknown
 }
 
@@ -61,7 +69,7 @@ func (f fetcher) mainContext(ctx context.Context, in *Inputs) (root, text string
 	}
 	var got fetched
 	err = f.steps.do("load build context"+from(src), func(*announced) error {
-		if got, err = f.fetch(ctx, src); err != nil {
+		if got, err = f.fetch(ctx, request.FetchedMain, src); err != nil {
 			return err
 		}
 		if got.text != "" && (!src.Text || src.Dir != "") {
@@ -99,25 +107,45 @@ func from(src request.Source) string {
 	return " from " + buildcontext.ShownText(src.URL)
 }
 
-// fetch fetches a source: a repository, a download or a file.
-func (f fetcher) fetch(ctx context.Context, src request.Source) (fetched, error) {
+// fetch fetches a source, a repository, a download or a file, and hands out what
+// came from outside under a name.
+func (f fetcher) fetch(ctx context.Context, name string, src request.Source) (got fetched, err error) {
 	if src.Tar != "" {
-		file := string(src.Tar)
-		got, err := f.unpack(ctx, file)
-		// In a pod standard input was kept in the workspace.
-		if below, rerr := filepath.Rel(string(f.req.Workspace), file); err == nil && rerr == nil && filepath.IsLocal(below) && got.text == "" {
-			err = os.Remove(file)
-		}
-		return got, err
+		return f.local(ctx, name, string(src.Tar))
+	}
+	if f.req.Role == request.RoleBuild {
+		return got, errors.New("it was not fetched")
 	}
 	r, err := repository(src, f.req)
+	switch {
+	case err != nil:
+		return got, err
+	case r != nil:
+		got, err = f.checkout(ctx, *r)
+	default:
+		got, err = f.download(ctx, src.URL)
+	}
 	if err != nil {
-		return fetched{}, err
+		return got, err
 	}
-	if r != nil {
-		return f.checkout(ctx, *r)
+	if err := f.handOut(ctx, name, got); err != nil {
+		return got, err
 	}
-	return f.download(ctx, src.URL)
+	if got.file != "" && got.text == "" {
+		err = os.Remove(got.file)
+	}
+	return got, err
+}
+
+// local unpacks a file that is there.
+func (f fetcher) local(ctx context.Context, name, file string) (fetched, error) {
+	got, err := f.unpack(ctx, file)
+	got.time = f.times[name]
+	// In a pod standard input was kept in the workspace.
+	if below, rerr := filepath.Rel(string(f.req.Workspace), file); err == nil && rerr == nil && filepath.IsLocal(below) && got.text == "" {
+		err = os.Remove(file)
+	}
+	return got, err
 }
 
 // repository is the git repository that a source means, or nil.
@@ -154,7 +182,11 @@ func (f fetcher) checkout(ctx context.Context, r buildcontext.Repository) (fetch
 		return fetched{}, err
 	}
 	c, err := f.tools.Git.Checkout(ctx, r, dir)
-	return fetched{dir: dir, time: c.Time}, err
+	if err != nil {
+		return fetched{}, err
+	}
+	f.in.materials = append(f.in.materials, gitMaterial(r, c.Commit))
+	return fetched{dir: dir, time: c.Time}, nil
 }
 
 // download fetches a URL and unpacks it if it is an archive.
@@ -166,29 +198,39 @@ func (f fetcher) download(ctx context.Context, rawURL string) (fetched, error) {
 	if err != nil {
 		return fetched{}, err
 	}
-	file := filepath.Join(dir, "context")
+	file := filepath.Join(dir, textName)
 	modified, err := f.save(ctx, rawURL, file)
 	if err != nil {
 		return fetched{}, err
 	}
 	got, err := f.unpack(ctx, file)
-	got.time = modified
-	if err != nil || got.text != "" {
-		return got, err
-	}
-	return got, os.RemoveAll(dir)
+	got.file, got.time = file, modified
+	return got, err
 }
+
+// textName is what BuildKit calls a file that is all of a named context.
+const textName = "context"
 
 func (f fetcher) save(ctx context.Context, rawURL, file string) (modified time.Time, err error) {
 	w, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return modified, err
 	}
-	modified, err = f.tools.Download.Download(ctx, rawURL, w)
-	if err = errors.Join(err, w.Close()); err != nil || modified.IsZero() {
+	sum := sha256.New()
+	modified, err = f.tools.Download.Download(ctx, rawURL, io.MultiWriter(w, sum))
+	if err = errors.Join(err, w.Close()); err != nil {
 		return modified, err
 	}
-	return modified, os.Chtimes(file, modified, modified)
+	f.in.materials = append(f.in.materials, httpMaterial(rawURL, "sha256:"+hex.EncodeToString(sum.Sum(nil))))
+	return modified, setTime(file, modified)
+}
+
+// setTime gives a file its time, if that is known.
+func setTime(file string, t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	return os.Chtimes(file, t, t)
 }
 
 // newestBelow is the time of the newest regular file below a directory; nil:
@@ -278,13 +320,16 @@ func (f fetcher) dockerfile(ctx context.Context) (data []byte, err error) {
 	what := "load Dockerfile from " + buildcontext.ShownText(f.req.DockerfileURL)
 	err = f.steps.do(what, func(*announced) error {
 		w := &bounded{left: dockerfile.MaxSize}
-		_, err := f.tools.Download.Download(ctx, f.req.DockerfileURL, w)
+		if _, err := f.tools.Download.Download(ctx, f.req.DockerfileURL, w); err != nil {
+			return err
+		}
 		data = w.Bytes()
-		return err
+		return f.handOutDockerfile(data)
 	})
 	if err != nil {
 		return nil, failed(what, err)
 	}
+	f.in.materials = append(f.in.materials, httpMaterial(f.req.DockerfileURL, fmt.Sprintf("sha256:%x", sha256.Sum256(data))))
 	return data, nil
 }
 
@@ -305,18 +350,21 @@ func (b *bounded) Write(p []byte) (int, error) {
 // Dockerfile is to be answered, none is fetched.
 func (in *Inputs) openNamed(ctx context.Context, f fetcher) error {
 	in.Named, in.Layouts = map[string]step.Source{}, layouts{}
-	for _, n := range f.req.Contexts {
+	for i, n := range f.req.Contexts {
 		named := plan.NamedContext{Name: n.Name}
 		var err error
 		switch {
 		case n.Image != "":
 			named.Image, err = fullName(n.Image)
 		case n.Layout != "":
-			named.Image, err = in.Layouts.open(n)
+			named.Image = layoutImage(n)
+			if f.req.Role != request.RoleBuild { // which has the image from the store
+				err = in.Layouts.open(n)
+			}
 		case n.Dir != "":
 			in.Named[n.Name], _, err = openContext(string(n.Dir), ownIgnore(string(n.Dir)))
 		case f.req.Call == "":
-			err = in.fetchNamed(ctx, f, n)
+			err = in.fetchNamed(ctx, f, i)
 		}
 		if err != nil {
 			return failed("context "+n.Name, err)
@@ -328,15 +376,18 @@ func (in *Inputs) openNamed(ctx context.Context, f fetcher) error {
 
 // fetchNamed fetches a named context. What is no archive is there as a file
 // called context, as in BuildKit.
-func (in *Inputs) fetchNamed(ctx context.Context, f fetcher, n request.NamedContext) error {
+func (in *Inputs) fetchNamed(ctx context.Context, f fetcher, i int) error {
+	n := f.req.Contexts[i]
 	var got fetched
 	var err error
 	err = f.steps.do("[context "+n.Name+"] load"+from(n.Source), func(*announced) error {
-		if got, err = f.fetch(ctx, n.Source); err != nil {
+		if got, err = f.fetch(ctx, strconv.Itoa(i), n.Source); err != nil {
 			return err
 		}
 		if got.text != "" {
-			got.dir = filepath.Dir(got.text)
+			if got.dir, err = f.alone(got); err != nil {
+				return err
+			}
 		}
 		got.dir, err = subdirectory(got.dir, n.Source.Dir)
 		return err
@@ -347,6 +398,25 @@ func (in *Inputs) fetchNamed(ctx context.Context, f fetcher, n request.NamedCont
 	in.date(n.Name, got)
 	in.Named[n.Name] = step.Source{Root: got.dir}
 	return nil
+}
+
+// alone is a directory with a text alone in it.
+func (f fetcher) alone(got fetched) (dir string, err error) {
+	if got.file == got.text {
+		return filepath.Dir(got.file), nil
+	}
+	if dir, err = f.space.Mkdir(); err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, textName)
+	w, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(copyFile(w, got.text), w.Close()); err != nil {
+		return "", err
+	}
+	return dir, setTime(file, got.time)
 }
 
 // fullName normalizes the reference of an image.
@@ -371,9 +441,11 @@ type fromLayout struct {
 	ref string
 }
 
-func (l layouts) open(n request.NamedContext) (image string, err error) {
+// layoutImage is what the image of a layout is called.
+func layoutImage(n request.NamedContext) string { return "oci-layout://" + n.Name }
+
+func (l layouts) open(n request.NamedContext) error {
 	in, err := registry.OpenLayout(string(n.Layout))
-	image = "oci-layout://" + n.Name
-	l[image] = fromLayout{in, n.Ref}
-	return image, err
+	l[layoutImage(n)] = fromLayout{in, n.Ref}
+	return err
 }

@@ -118,7 +118,7 @@ func newOpening(t *testing.T, web map[string][]byte) *opening {
 
 func (o *opening) open(req request.Build) (*Inputs, error) {
 	in := &Inputs{}
-	return in, in.open(context.Background(), &req, o.space, o.tools, NewSteps(silence{}))
+	return in, in.open(context.Background(), fetcher{in: in, req: &req, space: o.space, tools: o.tools, steps: NewSteps(silence{})})
 }
 
 // file lays out a file of the caller's.

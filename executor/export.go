@@ -17,31 +17,30 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// Outlet takes what the executor hands out. One output is open at a time; the
-// output is complete when Close returns nil.
-type Outlet interface {
-	Open(request.Output) (io.WriteCloser, error)
-}
-
-// Export hands out the built image in the forms that the request asks for.
-func Export(ctx context.Context, req *request.Build, st *store.Store, tools Tools, steps *Steps) error {
-	desc, err := st.Tagged(finalTag)
-	if err != nil {
-		return fmt.Errorf("export: %w", err)
+// export hands out an image in the forms that the request asks for, and tells of
+// it in the result. open finds its blobs.
+func (p *player) export(ctx context.Context, image v1.Descriptor, open registry.Opener) error {
+	p.result.Digest, p.result.Size, p.result.Media = image.Digest.String(), image.Size, string(image.MediaType)
+	e := exporter{open: open, out: p.tools.Outlet, desc: image, stored: p.req.Role == request.RoleBuild}
+	if !image.MediaType.IsIndex() {
+		var m v1.Manifest
+		if err := e.read(ctx, image, &m); err != nil {
+			return err
+		}
+		p.result.Config = m.Config.Digest.String()
 	}
-	e := exporter{store: st, images: tools.Images, out: tools.Outlet, desc: desc}
 	for _, form := range []struct {
 		wanted bool
 		name   string
 		export func() error
 	}{
-		{req.Layout, "export OCI layout", func() error { return e.layout(ctx, req) }},
-		{req.Tar, "export tar", func() error { return e.tar(ctx, req.Destinations) }},
+		{p.req.Layout, "export OCI layout", func() error { return e.layout(ctx, p.req) }},
+		{p.req.Tar, "export tar", func() error { return e.tar(ctx, p.req.Destinations) }},
 	} {
 		if !form.wanted {
 			continue
 		}
-		if err := steps.do(form.name, func(*announced) error { return form.export() }); err != nil {
+		if err := p.steps.do(form.name, func(*announced) error { return form.export() }); err != nil {
 			return fmt.Errorf("%s: %w", form.name, err)
 		}
 	}
@@ -50,10 +49,11 @@ func Export(ctx context.Context, req *request.Build, st *store.Store, tools Tool
 
 // exporter hands out one image, or one index of images.
 type exporter struct {
-	store  *store.Store
-	images *registry.Client
-	out    Outlet
-	desc   v1.Descriptor
+	open registry.Opener
+	out  request.Outlet
+	desc v1.Descriptor
+	// stored: all blobs went to the launcher's store.
+	stored bool
 }
 
 // tagged names the one entry of a layout as its first destination is tagged,
@@ -79,7 +79,7 @@ func (e exporter) layout(ctx context.Context, req *request.Build) error {
 	blobs := []v1.Descriptor{e.desc}
 	if e.desc.MediaType.IsIndex() {
 		var index v1.IndexManifest
-		if err := e.read(e.desc, &index); err != nil {
+		if err := e.read(ctx, e.desc, &index); err != nil {
 			return err
 		}
 		images = index.Manifests
@@ -87,7 +87,7 @@ func (e exporter) layout(ctx context.Context, req *request.Build) error {
 	}
 	for _, d := range images {
 		var m v1.Manifest
-		if err := e.read(d, &m); err != nil {
+		if err := e.read(ctx, d, &m); err != nil {
 			return err
 		}
 		blobs = append(append(blobs, m.Config), m.Layers...)
@@ -113,19 +113,26 @@ func (e exporter) layout(ctx context.Context, req *request.Build) error {
 }
 
 // read reads a manifest or an index.
-func (e exporter) read(d v1.Descriptor, v any) error {
-	raw, err := e.store.Read(d.Digest)
-	if err == nil {
-		err = json.Unmarshal(raw, v)
-	}
+func (e exporter) read(ctx context.Context, d v1.Descriptor, v any) error {
+	r, size, err := e.open(ctx, d.Digest)
 	if err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	defer r.Close()
+	if size > store.MaxMetadata {
+		return fmt.Errorf("manifest %s: it has %d bytes", d.Digest, size)
+	}
+	if err := json.NewDecoder(r).Decode(v); err != nil {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	return nil
 }
 
 func (e exporter) blob(ctx context.Context, d v1.Descriptor) error {
-	r, size, err := e.images.Blob(ctx, e.store, d.Digest)
+	if e.stored {
+		return e.out.Keep(d.Digest.String())
+	}
+	r, size, err := e.open(ctx, d.Digest)
 	if err != nil {
 		return err
 	}
@@ -138,21 +145,22 @@ func (e exporter) tar(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.images.WriteTar(ctx, e.store, e.desc, names, w); err != nil {
-		w.Close()
+	defer w.Close()
+	if err := registry.WriteTar(ctx, e.open, e.desc, names, w); err != nil {
 		return err
 	}
-	return w.Close()
+	return w.Commit("")
 }
 
-func send(out Outlet, what request.Output, r io.Reader) error {
+// send hands out all that r has.
+func send(out request.Outlet, what request.Output, r io.Reader) error {
 	w, err := out.Open(what)
 	if err != nil {
 		return err
 	}
+	defer w.Close()
 	if _, err := io.Copy(w, r); err != nil {
-		w.Close()
 		return err
 	}
-	return w.Close()
+	return w.Commit("")
 }

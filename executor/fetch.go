@@ -19,41 +19,69 @@ import (
 // pulls is how many layers are pulled at once; dockerd and containerd use 3.
 const pulls = 3
 
-// Fetch makes the plans and pulls what they need into from's store: manifests
-// and configs of all base images, layers of those whose files are used. Of the
-// other layers the store remembers where they can be had.
-func Fetch(ctx context.Context, req *request.Build, in *Inputs, from *fromRegistry) error {
-	plans, err := makePlans(ctx, req, in, from)
-	tellRemarks(plans, from.steps)
+// call answers Build.Call.
+func (p *player) call(ctx context.Context, st *store.Store) (err error) {
+	p.result.Called, err = call(ctx, p.req, &p.in, newFromRegistry(p, st), p.steps)
+	return err
+}
+
+// pull makes the plans and pulls what they need into st: manifests and configs of
+// all base images, and the layers that somebody will ask for. Of the others the
+// store remembers where they can be had.
+func (p *player) pull(ctx context.Context, st *store.Store) error {
+	from := newFromRegistry(p, st)
+	plans, err := makePlans(ctx, p.req, &p.in, from)
+	tellRemarks(plans, p.steps)
 	if err != nil {
 		return err
 	}
-	tellUnused(req, plans, from.steps)
-	if err := checkSources(plans, in.Context, from.steps); err != nil {
+	tellUnused(p.req, plans, p.steps)
+	if err := checkSources(plans, p.in.Context, p.steps); err != nil {
 		return err
+	}
+	p.result.Materials = append(from.materials(plans), p.in.materials...)
+	wanted, err := from.wanted(plans)
+	if err != nil {
+		return err
+	}
+	if p.req.Role != "" { // else make tells of all there is to do
+		p.steps.expect(len(wanted))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
+	for _, w := range wanted {
+		g.Go(func() error { return from.pull(ctx, w.image, w.layer) })
+	}
+	return g.Wait()
+}
+
+// wantedLayer is a layer that has to be pulled.
+type wantedLayer struct {
+	image *registry.Image
+	layer v1.Descriptor
+}
+
+// wanted lists the layers to pull, each once, and remembers where all are from.
+func (r *fromRegistry) wanted(plans []*plan.Plan) ([]wantedLayer, error) {
+	var list []wantedLayer
 	begun := map[v1.Hash]bool{}
 	for _, s := range onImages(plans) {
-		img := from.found[s.Base.Image.Digest]
+		img := r.found[s.Base.Image.Digest]
+		source, stays := r.elsewhere(img)
 		for _, l := range img.Layers {
-			if from.isElsewhere(img) {
-				if err := from.store.Remember(l.Digest, img.Repository); err != nil {
-					return err
-				}
-				if !s.NeedsFiles {
-					continue
+			if source != "" {
+				if err := r.store.Remember(l.Digest, source); err != nil {
+					return nil, err
 				}
 			}
-			if begun[l.Digest] {
+			if begun[l.Digest] || stays && !s.NeedsFiles {
 				continue
 			}
 			begun[l.Digest] = true
-			g.Go(func() error { return from.pull(ctx, img, l) })
+			list = append(list, wantedLayer{img, l})
 		}
 	}
-	return g.Wait()
+	return list, nil
 }
 
 // onImages are the stages of all plans that stand on an image.
@@ -96,9 +124,6 @@ func tellUnused(req *request.Build, plans []*plan.Plan, steps *Steps) {
 }
 
 func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descriptor) error {
-	if r.store.Has(l.Digest) {
-		return nil
-	}
 	return r.steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
 		progress := func(done int64) { a.progress(done, l.Size) }
 		if in, ok := r.origin[img.Digest]; ok {
@@ -106,55 +131,6 @@ func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descr
 		}
 		return r.images.Pull(ctx, img, l, r.store, progress)
 	})
-}
-
-// Check asks each destination's registry whether a push would be allowed,
-// before any work is done for it.
-func Check(ctx context.Context, req *request.Build, images *registry.Client, steps *Steps) error {
-	if req.NoPush || req.SkipPushCheck || len(req.Destinations) == 0 {
-		return nil
-	}
-	return steps.do("check push permission", func(*announced) error {
-		for _, dest := range req.Destinations {
-			if err := images.CheckPush(ctx, dest); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// Push pushes what was built to every destination, in their order, and
-// returns their full names.
-func Push(ctx context.Context, req *request.Build, st *store.Store, images *registry.Client, steps *Steps) ([]string, error) {
-	desc, err := st.Tagged(finalTag)
-	if err != nil {
-		return nil, fmt.Errorf("push: %w", err)
-	}
-	var pushed []string
-	for _, dest := range req.Destinations {
-		full, err := registry.FullName(dest)
-		if err != nil {
-			return pushed, err
-		}
-		kept := false
-		err = steps.do("push "+full, func(a *announced) error {
-			err := images.Push(ctx, st, desc, dest, a.progress)
-			if kept = req.SkipImmutable && registry.IsImmutable(err); kept {
-				return nil
-			}
-			return err
-		})
-		if err != nil {
-			return pushed, err
-		}
-		if kept {
-			steps.Warn(full+" is there already and its registry keeps it from being changed: it stays as it is", 0)
-			continue
-		}
-		pushed = append(pushed, full)
-	}
-	return pushed, nil
 }
 
 // manifestOf reads the manifest of a resolved image.

@@ -119,6 +119,15 @@ func (i *image) manifest() (v1.Descriptor, error) {
 	return i.put(m, m.MediaType)
 }
 
+// described is the image as the result has it.
+func (i *image) described(d v1.Descriptor) request.Image {
+	p := i.platform
+	if target := i.plan.Target.Image; len(i.req.Platforms) == 0 && target.OS != "" && target.Architecture != "" {
+		p = v1.Platform{OS: target.OS, Architecture: target.Architecture, Variant: target.Variant}
+	}
+	return request.Image{Descriptor: descriptor(d), Platform: p.String()}
+}
+
 // layers lists the layers of the target from the bottom: those of the base,
 // then those of the stages. A layer whose content is already there is named by
 // the blob that is there.

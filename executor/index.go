@@ -47,8 +47,9 @@ func (b *build) assemble() (v1.Descriptor, error) {
 		if err != nil {
 			return v1.Descriptor{}, fmt.Errorf("assemble image: %w", err)
 		}
+		b.result.Images = append(b.result.Images, img.described(desc))
 		if !b.req.Index {
-			return desc, b.store.Tag(finalTag, desc)
+			return desc, nil
 		}
 		desc.Platform = &img.platform
 		desc.Annotations = annotated(b.req, request.OnManifestDescriptor, img.platform)
@@ -58,7 +59,7 @@ func (b *build) assemble() (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, fmt.Errorf("assemble image index: %w", err)
 	}
-	return desc, b.store.Tag(finalTag, desc)
+	return desc, nil
 }
 
 // put stores a manifest or an index.

@@ -16,7 +16,6 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 )
 
@@ -38,8 +37,12 @@ type Inputs struct {
 	Times map[string]time.Time
 	// Epochs finds the times of sources; nil: none has one.
 	Epochs plan.Epochs
+	// Fetched are the contexts that were handed out.
+	Fetched []request.Fetched
 	// unpacked are the directories of contexts that came as archives.
 	unpacked map[string]string
+	// materials are what the contexts that were fetched are.
+	materials []request.Material
 }
 
 // planWith adds the inputs to the options of a plan.
@@ -47,10 +50,22 @@ func (in *Inputs) planWith(opt *plan.Options) {
 	opt.Contexts, opt.Ignore, opt.Epochs = in.Contexts, in.Ignore, in.Epochs
 }
 
-// open finds the inputs of a request, and fetches what has to be fetched.
-func (in *Inputs) open(ctx context.Context, req *request.Build, space *rootfs.Space, tools Tools, steps *Steps) error {
+// read finds the inputs, and fetches what has to be fetched. f says what else
+// there is to do with that.
+func (p *player) read(ctx context.Context, f fetcher) error {
+	f.in, f.req, f.space, f.tools, f.steps = &p.in, p.req, p.space, p.tools, p.steps
+	if err := p.in.open(ctx, f); err != nil {
+		return err
+	}
+	p.in.Epochs = &epochs{in: &p.in, space: p.space, tools: p.tools}
+	p.result.Fetched = p.in.Fetched
+	return nil
+}
+
+// open finds the inputs of a request.
+func (in *Inputs) open(ctx context.Context, f fetcher) error {
+	req := f.req
 	in.Times, in.unpacked = map[string]time.Time{}, map[string]string{}
-	f := fetcher{req: req, space: space, tools: tools, steps: steps}
 	root, text, err := f.mainContext(ctx, in)
 	if err != nil {
 		return err

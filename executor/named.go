@@ -17,14 +17,14 @@ func (b *build) named(ctx context.Context, s *stage) error {
 			Op:   &plan.Copy{From: plan.From{Kind: plan.FromNamed, Name: s.Base.Named}},
 		}}
 		err := b.steps.do(w.step.Name, func(*announced) (err error) {
-			env := step.Env{Space: b.bench.Space, Nodes: b.bench.Nodes}
+			env := step.Env{Space: b.space, Nodes: b.tools.Nodes}
 			w.upper, err = step.Materialize(ctx, b.in.Named[s.Base.Named], "/", env)
 			return err
 		})
 		if err != nil {
 			return &StepError{Step: w.step, Err: fmt.Errorf("context %s: %w", s.Base.Named, err)}
 		}
-		w.tree = b.bench.Space.Tree(w.upper)
+		w.tree = b.space.Tree(w.upper)
 		b.ledger.enter(s.keys[0], w)
 	}
 	s.tree, s.base = w.tree.Fork(), w.tree.Lowers()

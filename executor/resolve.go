@@ -10,6 +10,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
@@ -17,6 +18,7 @@ import (
 // the named contexts, and writes what it learns into the store, where fromStore
 // finds it.
 type fromRegistry struct {
+	req     *request.Build
 	images  *registry.Client
 	layouts layouts
 	store   *store.Store
@@ -26,12 +28,15 @@ type fromRegistry struct {
 	found map[v1.Hash]*registry.Image
 	// origin has the layouts of those images that are from one.
 	origin map[v1.Hash]*registry.Layout
+	// known are the materials that answers are.
+	known map[*plan.Resolved]request.Material
 }
 
-func newFromRegistry(in *Inputs, images *registry.Client, st *store.Store, steps *Steps) *fromRegistry {
+func newFromRegistry(p *player, st *store.Store) *fromRegistry {
 	return &fromRegistry{
-		images: images, layouts: in.Layouts, store: st, steps: steps,
+		req: p.req, images: p.tools.Images, layouts: p.in.Layouts, store: st, steps: p.steps,
 		found: map[v1.Hash]*registry.Image{}, origin: map[v1.Hash]*registry.Layout{},
+		known: map[*plan.Resolved]request.Material{},
 	}
 }
 
@@ -60,13 +65,17 @@ func (r *fromRegistry) Resolve(ctx context.Context, ref string, p v1.Platform) (
 	if err := r.keep(ref, p, img); err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", ref, err)
 	}
+	resolved := &plan.Resolved{Ref: ref, Digest: img.Digest, Config: img.Config, Manifest: img.Manifest}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.found[img.Digest] = img
 	if local {
 		r.origin[img.Digest] = in.Layout
 	}
-	r.mu.Unlock()
-	return &plan.Resolved{Ref: ref, Digest: img.Digest, Config: img.Config, Manifest: img.Manifest}, nil
+	r.known[resolved] = request.Material{
+		Kind: request.MaterialImage, URI: ref, Platform: p.String(), Digest: img.Root.String(),
+	}
+	return resolved, nil
 }
 
 func (r *fromRegistry) keep(ref string, p v1.Platform, img *registry.Image) error {
@@ -81,9 +90,28 @@ func (r *fromRegistry) keep(ref string, p v1.Platform, img *registry.Image) erro
 	return r.store.Tag(tagOf(ref, p), desc)
 }
 
-// isElsewhere says whether an image's layers can still be had when the build
-// has ended, by whoever wants them: from a registry. Those of a layout cannot.
-func (r *fromRegistry) isElsewhere(img *registry.Image) bool { return r.origin[img.Digest] == nil }
+// elsewhere says where an image's layers can be had by whoever wants them when
+// the build has ended, and whether those that no step needs may stay there. Those
+// of an OCI layout cannot be had. Where push has a sandbox of its own it has no
+// credential for other registries than the destinations', and build has none.
+func (r *fromRegistry) elsewhere(img *registry.Image) (source string, stays bool) {
+	switch {
+	case r.origin[img.Digest] != nil:
+		return "", false
+	case r.req.Role == "":
+		return img.Repository, true
+	case r.req.Tar, r.req.Layout:
+		return img.Repository, false
+	case r.req.NoPush:
+		return img.Repository, true
+	}
+	for _, dest := range r.req.Destinations {
+		if !r.images.Beside(img, dest) {
+			return img.Repository, false
+		}
+	}
+	return img.From, true
+}
 
 // fromStore resolves images from what fromRegistry left in the store.
 type fromStore struct{ store *store.Store }
@@ -111,6 +139,3 @@ func (r fromStore) Resolve(_ context.Context, ref string, p v1.Platform) (*plan.
 
 // tagOf is the name under which a resolved image stands in the store.
 func tagOf(ref string, p v1.Platform) string { return "base " + ref + " " + p.String() }
-
-// finalTag is the name of the image that was built.
-const finalTag = "image"

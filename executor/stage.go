@@ -76,9 +76,9 @@ func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error
 	w := &work{step: st, lowers: s.tree.Lowers()}
 	err := b.steps.do(st.Name, func(a *announced) error {
 		env := step.Env{
-			Space: b.bench.Space, Context: b.in.Context, Named: b.in.Named,
-			Download: b.bench.Download, Nodes: b.bench.Nodes, Secret: b.secret, Agent: b.agent, Checkout: b.checkout,
-			OpenCache: b.bench.caches.opener(s.image),
+			Space: b.space, Context: b.in.Context, Named: b.in.Named,
+			Download: b.download(), Nodes: b.tools.Nodes, Secret: b.secret, Agent: b.agent, Checkout: b.checkout,
+			OpenCache: b.caches.opener(s.image),
 			Stage:     func(id plan.StageID) *rootfs.Tree { return s.image.stages[id].tree },
 			Run:       b.req.Run,
 			Output: func(stream int, data []byte) {
@@ -128,9 +128,9 @@ func (b *build) base(ctx context.Context, s *stage) (*rootfs.Tree, error) {
 		if err != nil {
 			return nil, err
 		}
-		return b.bench.Space.Tree(lowers...), nil
+		return b.space.Tree(lowers...), nil
 	}
-	return b.bench.Space.Tree(), nil
+	return b.space.Tree(), nil
 }
 
 // bases unpacks each base image once, layer by layer; images that share their
@@ -174,7 +174,7 @@ func (u *bases) get(ctx context.Context, b *build, img *plan.Resolved) ([]string
 // unpack makes the lower directory of one base layer and checks what came out
 // against the image's config.
 func (b *build) unpack(ctx context.Context, img *plan.Resolved, i int, l v1.Descriptor, lowers []string) (string, error) {
-	dir, err := b.bench.Space.Mkdir()
+	dir, err := b.space.Mkdir()
 	if err != nil {
 		return "", err
 	}
@@ -183,7 +183,7 @@ func (b *build) unpack(ctx context.Context, img *plan.Resolved, i int, l v1.Desc
 		return "", err
 	}
 	defer r.Close()
-	diffID, err := layer.Unpack(ctx, r, dir, layer.UnpackOptions{Lowers: lowers, Nodes: b.bench.Nodes})
+	diffID, err := layer.Unpack(ctx, r, dir, layer.UnpackOptions{Lowers: lowers, Nodes: b.tools.Nodes})
 	if err != nil {
 		return "", fmt.Errorf("image %s: layer %s: %w", img.Ref, l.Digest, err)
 	}

@@ -50,6 +50,19 @@ func (s *Steps) remarks(list []plan.Warning) {
 	s.mu.Unlock()
 }
 
+// count counts the remarks of plans that an earlier role has told.
+func (s *Steps) count(plans []*plan.Plan) {
+	told := map[plan.Warning]bool{}
+	for _, p := range plans {
+		for _, w := range p.Warnings {
+			told[w] = true
+		}
+	}
+	s.mu.Lock()
+	s.remarked += len(told)
+	s.mu.Unlock()
+}
+
 // warning is a remark in one line, as docker build shows it.
 func warning(w plan.Warning) string {
 	text := w.Text

@@ -5,8 +5,9 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
-// ahead is about how many pieces of work Build, Export and Push announce: layers
-// that are unpacked, steps, what is handed out.
+// ahead is about how many pieces of work are announced from the first step on:
+// layers that are unpacked, steps, what is handed out, pushes if there is no role
+// of their own for them.
 func ahead(req *request.Build, plans []*plan.Plan) int {
 	n := 0
 	unpacked := map[string]bool{}
@@ -29,7 +30,7 @@ func ahead(req *request.Build, plans []*plan.Plan) int {
 			n++
 		}
 	}
-	if !req.NoPush {
+	if !req.NoPush && req.Role == "" {
 		n += len(req.Destinations)
 	}
 	return n

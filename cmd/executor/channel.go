@@ -2,11 +2,10 @@ package main
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -30,7 +29,9 @@ type channel struct {
 	release chan struct{} // closed when the launcher says go
 	begun   func()
 	start   request.Go // valid when release is closed
+	image   chan request.Pushing
 	streams atomic.Uint32
+	outputs chan struct{} // a place for each output that is open
 	agents  chan struct{} // a place for each message that agents have not answered
 }
 
@@ -41,7 +42,8 @@ var errLauncherGone = errors.New("the launcher is gone")
 func newChannel(f *os.File, cancel context.CancelFunc) *channel {
 	c := &channel{
 		w: request.NewWriter(f), waiting: map[uint64]chan request.Answer{}, release: make(chan struct{}),
-		agents: make(chan struct{}, request.MaxAgentsAtOnce),
+		agents: make(chan struct{}, request.MaxAgentsAtOnce), outputs: make(chan struct{}, request.MaxStreams),
+		image: make(chan request.Pushing, 1),
 	}
 	c.begun = sync.OnceFunc(func() { close(c.release) })
 	go func() {
@@ -70,6 +72,16 @@ func (c *channel) serve(r *request.Reader) error {
 				return err
 			}
 			c.begun()
+		case request.FramePush:
+			var what request.Pushing
+			if err := request.Decode(kind, payload, &what); err != nil {
+				return err
+			}
+			select {
+			case c.image <- what:
+			default:
+				return fmt.Errorf("%w: a second %q", request.ErrFrame, kind)
+			}
 		case request.FrameCancel:
 			return context.Canceled
 		case request.FrameAnswer:
@@ -105,18 +117,37 @@ func (c *channel) hello(ctx context.Context, p request.Posture) error {
 	}
 }
 
+// next waits until the launcher says what to push.
+func (c *channel) next(ctx context.Context) (request.Pushing, error) {
+	select {
+	case what := <-c.image:
+		return what, nil
+	case <-ctx.Done():
+		return request.Pushing{}, ctx.Err()
+	}
+}
+
 // Emit implements request.Sink. A launcher that is gone cancels the build by
 // itself, so nothing is to be done about an error here.
 func (c *channel) Emit(e request.Event) { _ = c.w.WriteJSON(request.FrameEvent, e) }
 
-// Resolve implements authn.Keychain: it asks the launcher, which alone has the
-// user's credentials and decides who gets them.
-func (c *channel) Resolve(r authn.Resource) (authn.Authenticator, error) {
+// keychain finds credentials: it asks the launcher, which alone has the user's and
+// decides who gets them.
+type keychain struct {
+	*channel
+	// always is the one scope that this role may ask for; empty: any. Push reads
+	// with it, too: what it mounts and copies lies beside what it pushes.
+	always request.Scope
+}
+
+// Resolve implements authn.Keychain.
+func (c keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	target, ok := r.(registry.Target)
 	if !ok {
 		return nil, fmt.Errorf("credential for %s: asked in an unknown form %T", r, r)
 	}
-	a, err := c.ask(context.Background(), request.Ask{Host: target.Host, Repository: target.Repository, Scope: target.Scope})
+	scope := cmp.Or(c.always, target.Scope)
+	a, err := c.ask(context.Background(), request.Ask{Host: target.Host, Repository: target.Repository, Scope: scope})
 	if err != nil {
 		return nil, fmt.Errorf("credential for %s: %w", target.Host, err)
 	}
@@ -178,51 +209,4 @@ func (c *channel) ask(ctx context.Context, ask request.Ask) (request.Answer, err
 		c.mu.Unlock()
 		return request.Answer{}, ctx.Err()
 	}
-}
-
-// Open implements executor.Outlet.
-func (c *channel) Open(what request.Output) (io.WriteCloser, error) {
-	what.Stream = c.streams.Add(1)
-	if err := c.w.WriteJSON(request.FrameOutput, what); err != nil {
-		return nil, err
-	}
-	to := chunks{c.w, what.Stream}
-	return &outputStream{Writer: bufio.NewWriterSize(to, request.MaxChunk), chunks: to}, nil
-}
-
-// outputStream is one open output.
-type outputStream struct {
-	*bufio.Writer
-	chunks
-}
-
-func (s *outputStream) Write(p []byte) (int, error) { return s.Writer.Write(p) }
-
-// ReadFrom fills whole chunks, so that a large blob crosses in few frames.
-func (s *outputStream) ReadFrom(r io.Reader) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{s.Writer}, r, make([]byte, request.MaxChunk))
-}
-
-// Close says that the output is complete.
-func (s *outputStream) Close() error {
-	if err := s.Flush(); err != nil {
-		return err
-	}
-	return s.w.WriteJSON(request.FrameEnd, request.OutputEnd{Stream: s.stream})
-}
-
-// chunks writes bytes as chunk frames.
-type chunks struct {
-	w      *request.Writer
-	stream uint32
-}
-
-func (c chunks) Write(p []byte) (int, error) {
-	r := bytes.NewBuffer(p)
-	for r.Len() > 0 {
-		if err := c.w.WriteChunk(c.stream, r.Next(request.MaxChunk)); err != nil {
-			return len(p) - r.Len(), err
-		}
-	}
-	return len(p), nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -21,8 +20,8 @@ type fileOutlet struct {
 	caches *cachedir.Dir // cache mounts, or nil
 }
 
-// Open implements executor.Outlet.
-func (o *fileOutlet) Open(what request.Output) (io.WriteCloser, error) {
+// Open implements request.Outlet.
+func (o *fileOutlet) Open(what request.Output) (request.Stream, error) {
 	path := o.tar
 	switch what.Kind {
 	case request.OutputCache:
@@ -53,8 +52,13 @@ func (o *fileOutlet) Open(what request.Output) (io.WriteCloser, error) {
 	return &outputFile{File: f, path: path}, nil
 }
 
+// Keep implements request.Outlet: blobs come one by one here.
+func (o *fileOutlet) Keep(digest string) error {
+	return fmt.Errorf("output %s: there is no store that it could be kept in", digest)
+}
+
 // keep opens a layer of a cache mount.
-func (o *fileOutlet) keep(what request.Output) (io.WriteCloser, error) {
+func (o *fileOutlet) keep(what request.Output) (request.Stream, error) {
 	switch {
 	case o.caches == nil:
 		return nil, errors.New("no cache directory")
@@ -65,35 +69,52 @@ func (o *fileOutlet) keep(what request.Output) (io.WriteCloser, error) {
 	return keptLayer{in, what.Base}, err
 }
 
-// keptLayer is a layer of a cache mount that is kept when it is closed.
+// keptLayer is a layer of a cache mount that is kept when it is complete.
 type keptLayer struct {
 	*cachedir.Incoming // nil: nothing changed
 	base               string
 }
 
-func (l keptLayer) Close() error {
+// Commit implements request.Stream.
+func (l keptLayer) Commit(string) error {
 	if l.Incoming == nil {
 		return nil
 	}
-	return l.Commit(l.base)
+	return l.Incoming.Commit(l.base)
 }
 
-// outputFile is a file that gets its name when it is closed.
+// Close implements request.Stream.
+func (l keptLayer) Close() error {
+	if l.Incoming != nil {
+		l.Discard()
+	}
+	return nil
+}
+
+// outputFile is a file that gets its name when it is complete.
 type outputFile struct {
 	*os.File
 	path string
+	done bool
 }
 
+// Commit implements request.Stream.
+func (f *outputFile) Commit(string) error {
+	if err := errors.Join(f.Chmod(0o644), f.File.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), f.path); err != nil {
+		return err
+	}
+	f.done = true
+	return nil
+}
+
+// Close implements request.Stream.
 func (f *outputFile) Close() error {
-	err := f.Chmod(0o644)
-	if e := f.File.Close(); err == nil {
-		err = e
+	if f.done {
+		return nil
 	}
-	if err == nil {
-		err = os.Rename(f.Name(), f.path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
+	f.File.Close()
+	return os.Remove(f.Name())
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -41,7 +42,7 @@ func sandboxed() int {
 		err = ch.hello(ctx, tools.Posture)
 	}
 	if err == nil {
-		result = executor.All(ctx, req, tools)
+		result = play(ctx, req, ch, tools)
 	} else {
 		result.Failure = &request.Failure{Class: request.ClassInternal, Message: err.Error()}
 	}
@@ -53,6 +54,19 @@ func sandboxed() int {
 		return 1
 	}
 	return 0
+}
+
+// play plays the role that the request names.
+func play(ctx context.Context, req *request.Build, ch *channel, tools executor.Tools) request.Result {
+	switch req.Role {
+	case request.RoleFetch:
+		return executor.Fetch(ctx, req, tools)
+	case request.RoleBuild:
+		return executor.Build(ctx, req, ch.start, tools)
+	case request.RolePush:
+		return executor.Push(ctx, req, ch.next, tools)
+	}
+	return executor.All(ctx, req, tools)
 }
 
 func prepare(ch *channel) (*request.Build, executor.Tools, error) {
@@ -72,23 +86,38 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 	if req.Version != request.Version {
 		return nil, executor.Tools{}, fmt.Errorf("the launcher speaks version %d, the executor %d: they are of different releases", req.Version, request.Version)
 	}
+	if err := setProxies(req.Gateway.Proxy); err != nil {
+		return nil, executor.Tools{}, err
+	}
 	roots, err := os.ReadFile(rootsFile)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, executor.Tools{}, fmt.Errorf("read CA certificates: %w", err)
 	}
-	images, err := registry.New(registry.Config{
-		Registry: req.Registry, Keychain: ch, Roots: roots, UserAgent: "kbuild-sandbox/" + version, Note: noteTo(ch),
-	})
-	if err != nil {
-		return nil, executor.Tools{}, err
+	tools := executor.Tools{Secret: ch.Secret, Agent: ch.Agent, Sink: ch, Outlet: ch, Walls: launcherWalls}
+	if req.Role != request.RoleBuild {
+		tools.Images, err = registries(&req, ch, roots)
 	}
-	tools := executor.Tools{
-		Images: images, Secret: ch.Secret, Agent: ch.Agent, Sink: ch, Outlet: ch, Walls: launcherWalls,
+	if err == nil && req.Role != request.RolePush {
+		err = addSources(&req, buildcontext.HTTPConfig{
+			Roots: roots, UserAgent: agent(), Proxy: http.ProxyFromEnvironment, Gateway: req.Gateway,
+		}, &tools)
 	}
-	cfg := buildcontext.HTTPConfig{Roots: roots, UserAgent: "kbuild-sandbox/" + version}
-	err = addSources(&req, cfg, &tools)
 	return &req, tools, err
 }
+
+// registries is the client of registries, for those roles that have one.
+func registries(req *request.Build, ch *channel, roots []byte) (*registry.Client, error) {
+	keys := keychain{channel: ch}
+	if req.Role == request.RolePush {
+		keys.always = request.Push
+	}
+	return registry.New(registry.Config{
+		Registry: req.Registry, Keychain: keys, Roots: roots, UserAgent: agent(), Note: noteTo(ch),
+		Proxy: http.ProxyFromEnvironment, Gateway: req.Gateway,
+	})
+}
+
+func agent() string { return "kbuild-sandbox/" + version }
 
 // noteTo passes on what went wrong and is tried again.
 func noteTo(sink request.Sink) func(string) {

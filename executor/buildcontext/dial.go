@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
 const (
@@ -19,10 +21,21 @@ const (
 	maxHeaderBytes = 1 << 20
 )
 
-// Dial connects to a server. Every connection of this room and the ones below
-// begins here.
-func Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+// Dial connects to a server; what a user means by this machine's loopback is
+// the gateway's. Every connection of this room and the ones below begins here.
+// Errors name the address that was asked for.
+func (c HTTPConfig) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	targets, err := c.Gateway.Targets(address)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		d := net.Dialer{Timeout: dialTimeout}
+		if conn, err = d.DialContext(ctx, network, t); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, request.DialError(err, address, targets)
 }
 
 // NewTransport carries requests to web servers as cfg says. It fails if the
@@ -30,7 +43,7 @@ func Dial(ctx context.Context, network, address string) (net.Conn, error) {
 func NewTransport(cfg HTTPConfig) (*http.Transport, error) {
 	t := &http.Transport{
 		Proxy:                  cfg.Proxy,
-		DialContext:            Dial,
+		DialContext:            cfg.Dial,
 		TLSHandshakeTimeout:    tlsTimeout,
 		ResponseHeaderTimeout:  headerTimeout,
 		MaxResponseHeaderBytes: maxHeaderBytes,

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
 const (
@@ -29,6 +31,8 @@ type HTTPConfig struct {
 	UserAgent string
 	// Proxy chooses a proxy; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Gateway is the way to the host's loopback; zero: there is none.
+	Gateway request.Gateway
 	// MaxBytes bounds one body; 0: 16 GiB.
 	MaxBytes int64
 	// Secret returns a secret, ok is false if there is none of that id; nil:

@@ -32,6 +32,8 @@ type Config struct {
 	// Proxy chooses the proxy for a request, as http.Transport.Proxy does;
 	// nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Gateway is the way to the host's loopback; zero: there is none.
+	Gateway request.Gateway
 	// Note is told in a line of text what went wrong and is tried again; nil:
 	// nobody.
 	Note func(text string)
@@ -189,6 +191,22 @@ func (c *Client) places(repo name.Repository) []name.Repository {
 		}
 	}
 	return list
+}
+
+// Beside says whether all of img's layers can be had at the registry of dest,
+// and would be looked for nowhere else: a push to dest needs no other registry.
+func (c *Client) Beside(img *Image, dest string) bool {
+	to, err := destination(dest)
+	if err != nil || img.From == "" {
+		return false
+	}
+	from, err := name.NewRepository(img.From, name.WeakValidation)
+	if err != nil {
+		return false
+	}
+	places := c.places(from)
+	return len(places) == 1 && places[0].Name() == from.Name() &&
+		strings.EqualFold(from.RegistryStr(), to.RegistryStr())
 }
 
 // prove notes that place answered for repo.

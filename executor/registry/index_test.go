@@ -108,7 +108,7 @@ func TestPushIndex(t *testing.T) {
 func TestIndexHasNoTar(t *testing.T) {
 	st := newStore(t)
 	_, desc := twoPlatforms(t, st)
-	if err := newClient(t, registry.Config{}).WriteTar(context.Background(), st, desc, nil, &strings.Builder{}); err == nil {
+	if err := registry.WriteTar(context.Background(), newClient(t, registry.Config{}).Opener(st), desc, nil, &strings.Builder{}); err == nil {
 		t.Error("an index became a docker-save tar")
 	}
 }

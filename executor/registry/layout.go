@@ -73,7 +73,9 @@ func (l *Layout) resolve(ref string, p v1.Platform) (*Image, error) {
 		if img.MediaType, err = mediaType(img.Manifest, string(d.MediaType)); err != nil {
 			return nil, err
 		}
-		img.Digest = d.Digest
+		if img.Digest = d.Digest; depth == 0 {
+			img.Root = d.Digest
+		}
 		if img.MediaType.IsImage() {
 			break
 		}

@@ -23,6 +23,8 @@ import (
 type Image struct {
 	Ref        string          // as it was given
 	Repository string          // registry/repository that it is named after, also if a mirror answered
+	From       string          // registry/repository that answered; empty: a layout
+	Root       v1.Hash         // digest of what the reference names: an index's, or Digest
 	Digest     v1.Hash         // of Manifest
 	MediaType  types.MediaType // of Manifest
 	Manifest   []byte          // as it came
@@ -82,6 +84,7 @@ func (c *Client) resolve(ctx context.Context, ref name.Reference, p v1.Platform)
 		img, err := s.resolve(ctx, ref.Identifier(), p)
 		if err == nil {
 			c.prove(ref.Context(), place)
+			img.From = place.Name()
 			return img, nil
 		}
 		err = s.explain(what, err)
@@ -129,6 +132,9 @@ func (s *session) resolve(ctx context.Context, id string, p v1.Platform) (*Image
 	for depth := 0; ; depth++ {
 		if err := s.manifest(ctx, id, want, img); err != nil {
 			return nil, err
+		}
+		if depth == 0 {
+			img.Root = img.Digest
 		}
 		if img.MediaType.IsImage() {
 			break

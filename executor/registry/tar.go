@@ -24,14 +24,21 @@ type loadEntry struct {
 	Layers   []string
 }
 
+// Opener opens a blob, wherever it can be had; its size is in bytes.
+type Opener func(ctx context.Context, h v1.Hash) (io.ReadCloser, int64, error)
+
+// Opener opens blobs as Blob does.
+func (c *Client) Opener(st *store.Store) Opener {
+	return func(ctx context.Context, h v1.Hash) (io.ReadCloser, int64, error) { return c.Blob(ctx, st, h) }
+}
+
 // WriteTar writes the image with that manifest as a tar that docker load takes:
 // manifest.json, and the blobs as they are, in the places of an OCI image
 // layout, which the tar is too, as docker save and BuildKit write it. refs are
-// the names that it is loaded under; they may be none. Blobs that are not in st
-// are streamed from where they came from. The bytes depend on the image and
-// the names only.
-func (c *Client) WriteTar(ctx context.Context, st *store.Store, manifest v1.Descriptor, refs []string, w io.Writer) error {
-	raw, err := st.Read(manifest.Digest)
+// the names that it is loaded under; they may be none. The bytes depend on the
+// image and the names only.
+func WriteTar(ctx context.Context, open Opener, manifest v1.Descriptor, refs []string, w io.Writer) error {
+	raw, err := readAll(ctx, open, manifest.Digest)
 	if err != nil {
 		return fmt.Errorf("write tar: manifest: %w", err)
 	}
@@ -43,7 +50,7 @@ func (c *Client) WriteTar(ctx context.Context, st *store.Store, manifest v1.Desc
 	if err != nil {
 		return fmt.Errorf("write tar: %w", err)
 	}
-	t := &tarWriter{w: tar.NewWriter(w), c: c, st: st}
+	t := &tarWriter{w: tar.NewWriter(w), open: open}
 	load := loadEntry{Config: blobPath(m.Config.Digest), RepoTags: []string{}, Layers: []string{}}
 	for _, n := range names {
 		load.RepoTags = append(load.RepoTags, reference.FamiliarString(n))
@@ -65,6 +72,19 @@ func (c *Client) WriteTar(ctx context.Context, st *store.Store, manifest v1.Desc
 		return fmt.Errorf("write tar: %w", t.err)
 	}
 	return nil
+}
+
+// readAll reads a manifest.
+func readAll(ctx context.Context, open Opener, h v1.Hash) ([]byte, error) {
+	r, n, err := open(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if n > store.MaxMetadata {
+		return nil, fmt.Errorf("%s: %d bytes are too many for a manifest", h, n)
+	}
+	return io.ReadAll(r)
 }
 
 func blobPath(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
@@ -111,8 +131,7 @@ func layoutIndex(d v1.Descriptor, names []reference.NamedTagged) v1.IndexManifes
 // tarWriter writes files until the first error, which it keeps.
 type tarWriter struct {
 	w    *tar.Writer
-	c    *Client
-	st   *store.Store
+	open Opener
 	dirs map[string]bool
 	err  error
 }
@@ -129,7 +148,7 @@ func (t *tarWriter) blob(ctx context.Context, d v1.Descriptor) {
 	if t.err != nil {
 		return
 	}
-	r, size, err := t.c.Blob(ctx, t.st, d.Digest)
+	r, size, err := t.open(ctx, d.Digest)
 	if err != nil {
 		t.err = err
 		return

@@ -25,7 +25,7 @@ import (
 func writeTar(t *testing.T, c *registry.Client, st *store.Store, d v1.Descriptor, refs ...string) (string, []byte) {
 	t.Helper()
 	var b bytes.Buffer
-	if err := c.WriteTar(context.Background(), st, d, refs, &b); err != nil {
+	if err := registry.WriteTar(context.Background(), c.Opener(st), d, refs, &b); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "image.tar")
@@ -134,7 +134,7 @@ func TestTarOfMissingLayers(t *testing.T) {
 	} {
 		front.Heal()
 		front.Fail(f)
-		err := c.WriteTar(context.Background(), st, d, nil, &bytes.Buffer{})
+		err := registry.WriteTar(context.Background(), c.Opener(st), d, nil, &bytes.Buffer{})
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

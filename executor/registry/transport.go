@@ -37,7 +37,7 @@ type tlsKind struct {
 
 func newNetwork(cfg Config) (*network, error) {
 	n := &network{cfg: cfg, made: map[tlsKind]*http.Transport{}}
-	n.dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	n.dial = n.connect
 	if cfg.Roots != nil {
 		n.roots = x509.NewCertPool()
 		if !n.roots.AppendCertsFromPEM(cfg.Roots) {
@@ -52,6 +52,22 @@ func newNetwork(cfg Config) (*network, error) {
 		}
 	}
 	return n, nil
+}
+
+// connect dials a registry or a proxy; what a user means by this machine's
+// loopback is the gateway's. Errors name the address that was asked for.
+func (n *network) connect(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	targets, err := n.cfg.Gateway.Targets(address)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		d := net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+		if conn, err = d.DialContext(ctx, network, t); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, request.DialError(err, address, targets)
 }
 
 // plain says whether a registry may be reached by plain HTTP. TLS is tried

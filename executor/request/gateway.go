@@ -12,9 +12,9 @@ import (
 // value: there is none, but an ordinary network.
 type Gateway struct {
 	// Loopback4 and Loopback6 are addresses of the gateway that stand for 127.0.0.1
-	// and ::1 of the host, port by port; zero: the loopback is this one's own.
-	Loopback4 netip.Addr `json:"loopback4,omitzero"`
-	Loopback6 netip.Addr `json:"loopback6,omitzero"`
+	// and ::1 of the host, port by port; empty: the loopback is this one's own.
+	Loopback4 string `json:"loopback4,omitempty"`
+	Loopback6 string `json:"loopback6,omitempty"`
 	// Proxy is what the launcher's environment says of proxies.
 	Proxy Proxy `json:"proxy,omitzero"`
 }
@@ -53,21 +53,21 @@ var ErrLoopback = errors.New("of the host's loopback addresses only 127.0.0.1 an
 // wrote: the gateway's where the user means the host's loopback.
 func (g Gateway) Targets(address string) ([]string, error) {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || !g.Loopback4.IsValid() {
+	if err != nil || g.Loopback4 == "" {
 		return []string{address}, nil
 	}
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return []string{net.JoinHostPort(g.Loopback4.String(), port), net.JoinHostPort(g.Loopback6.String(), port)}, nil
+		return []string{net.JoinHostPort(g.Loopback4, port), net.JoinHostPort(g.Loopback6, port)}, nil
 	}
 	addr, err := netip.ParseAddr(host)
 	switch addr = addr.Unmap(); {
 	case err != nil || !addr.IsLoopback():
 		return []string{address}, nil
 	case addr == netip.AddrFrom4([4]byte{127, 0, 0, 1}):
-		return []string{net.JoinHostPort(g.Loopback4.String(), port)}, nil
+		return []string{net.JoinHostPort(g.Loopback4, port)}, nil
 	case addr == netip.IPv6Loopback():
-		return []string{net.JoinHostPort(g.Loopback6.String(), port)}, nil
+		return []string{net.JoinHostPort(g.Loopback6, port)}, nil
 	}
 	return nil, fmt.Errorf("%s: %w", host, ErrLoopback)
 }

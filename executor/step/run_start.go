@@ -60,6 +60,12 @@ func (r *run) execute(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start command: %w", err)
 	}
+	// It waits for its config: nothing of it is outside the bound.
+	if r.env.Tasks != nil {
+		if err := r.env.Tasks.Add(cmd.Process.Pid); err != nil {
+			return fmt.Errorf("start command: %w", errors.Join(err, stop(cmd)))
+		}
+	}
 	p.closeChildEnds()
 	drained := p.copyOutput(r.env.Output)
 	// The child may die before it has read all; it then says why, or Wait does.
@@ -78,6 +84,15 @@ func (r *run) execute(ctx context.Context) error {
 		return r.failure(msg, err)
 	}
 	return errors.Join(r.exitError(waitErr), unlessPipe(sendErr))
+}
+
+// stop ends a child that has not become the command.
+func stop(cmd *exec.Cmd) error {
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = cmd.Wait() // it was killed
+	return nil
 }
 
 func (r *run) namespaces() uintptr {

@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -40,6 +41,10 @@ type Env struct {
 	Output func(stream int, data []byte)
 	// Run holds what every RUN sees.
 	Run request.Run
+	// Timeout bounds the time of a step; 0: nothing does.
+	Timeout time.Duration
+	// Tasks bounds the number of processes of commands; nil: nothing does.
+	Tasks *rootfs.Tasks
 	// Nodes makes device nodes where the process itself may not; nil: mknod.
 	Nodes func(dirfd int, name string, mode uint32, dev uint64) error
 	// Self is the executor's own program, which knows Child under the argument
@@ -79,8 +84,24 @@ type Downloader interface {
 
 // Do carries out one step on top of tree and returns the upper directory that
 // holds what it changed, which is tree's new top. Nothing is added to the tree
-// when an error is returned. A command that fails gives an *ExitError.
+// when an error is returned. A command that fails gives an *ExitError, a step
+// that was ended by a limit of time, of its own or of the build, a
+// *request.TimeoutError.
 func Do(ctx context.Context, op plan.Op, tree *rootfs.Tree, env Env) (upper string, err error) {
+	if env.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, env.Timeout, &request.TimeoutError{Flag: request.StepTimeoutFlag, Limit: env.Timeout})
+		defer cancel()
+	}
+	upper, err = do(ctx, op, tree, env)
+	var timeout *request.TimeoutError
+	if err != nil && errors.As(context.Cause(ctx), &timeout) {
+		return "", timeout
+	}
+	return upper, err
+}
+
+func do(ctx context.Context, op plan.Op, tree *rootfs.Tree, env Env) (upper string, err error) {
 	switch op := op.(type) {
 	case *plan.Run:
 		return doRun(ctx, op, tree, env)

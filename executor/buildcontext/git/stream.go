@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/url"
 	"time"
-
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 )
 
 // streamConn speaks to git-upload-pack over one connection, from the greeting to
@@ -37,7 +35,7 @@ func (v *visit) dial(ctx context.Context, u *url.URL, port string) (net.Conn, er
 	if p := u.Port(); p != "" {
 		port = p
 	}
-	c, err := buildcontext.Dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	c, err := v.cfg.HTTP.Dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err
 	}
