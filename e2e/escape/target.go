@@ -35,6 +35,7 @@ type Target struct {
 	Nonce string // of this attack: what runs prints it, so that it did run
 
 	builds   int
+	bases    int
 	findings []string // of the oracles
 }
 
@@ -55,6 +56,8 @@ type Build struct {
 	// Push pushes to a repository of the attack's own instead of writing an OCI
 	// layout.
 	Push bool
+	// Destination is pushed to instead.
+	Destination string
 	// Within bounds the build's time; 0: a minute.
 	Within time.Duration
 }
@@ -77,10 +80,13 @@ func (t *Target) Build(b Build) *Result {
 	t.fill(dir, b)
 	r := &Result{t: t, Layout: filepath.Join(t.Dir, "out", fmt.Sprintf("image%d", t.builds))}
 	args := []string{"build", "--progress", "plain", "--insecure-registry", t.Registry, "--cache-dir", filepath.Join(t.Dir, "out", "cache")}
-	if b.Push {
+	switch {
+	case b.Destination != "":
+		args = append(args, "--destination", b.Destination)
+	case b.Push:
 		r.Ref = fmt.Sprintf("%s/attack/%03d:%d", t.Registry, t.ID, t.builds)
 		args = append(args, "--destination", r.Ref)
-	} else {
+	default:
 		args = append(args, "--no-push", "--oci-layout-path", r.Layout)
 	}
 	args = append(args, b.Args...)
