@@ -16,3 +16,10 @@ func ExecutorTable() Table {
 		allow("personality", []string{"personality"}),
 	)}
 }
+
+// ExecutorDenies are system calls that filter 1 has to stop and that the
+// executor tries before anything else: a filter that is loaded is not yet one
+// that stops something. In alphabetical order.
+func ExecutorDenies() []string {
+	return []string{"keyctl", "perf_event_open", "process_vm_readv", "ptrace", "setns"}
+}

@@ -55,9 +55,10 @@ type session struct {
 	w       *request.Writer
 	c       Config
 	out     *outputs
-	verify  func() error // looks at the host's walls, before the executor may begin
-	started bool         // a frame has come
-	posture *request.Posture
+	started bool // a frame has come
+	// verify looks at the walls from both sides, before the executor may begin.
+	verify  func(inside request.Posture) (request.RolePosture, error)
+	posture *request.RolePosture // nil before the hello
 
 	asks     int
 	slots    chan struct{}
@@ -66,7 +67,7 @@ type session struct {
 	wg       sync.WaitGroup
 }
 
-func newSession(conn *os.File, c Config, out *outputs, verify func() error) *session {
+func newSession(conn *os.File, c Config, out *outputs, verify func(request.Posture) (request.RolePosture, error)) *session {
 	return &session{
 		conn: conn, w: request.NewWriter(conn), c: c, out: out, verify: verify,
 		slots: make(chan struct{}, maxAsksAtOne), agents: make(chan struct{}, request.MaxAgentsAtOnce),
@@ -175,14 +176,13 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 	if s.posture != nil {
 		return fmt.Errorf("%w: a second hello", request.ErrFrame)
 	}
-	s.posture = &request.Posture{}
-	if err := request.Decode(request.FrameHello, payload, s.posture); err != nil {
+	var inside request.Posture
+	if err := request.Decode(request.FrameHello, payload, &inside); err != nil {
 		return err
 	}
-	if err := verifyPosture(*s.posture); err != nil {
-		return err
-	}
-	if err := s.verify(); err != nil {
+	found, err := s.verify(inside)
+	s.posture = &found
+	if err != nil {
 		return err
 	}
 	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
@@ -299,6 +299,6 @@ func (s *session) result(payload []byte) (request.Result, error) {
 	if s.posture == nil {
 		return r, fmt.Errorf("%w: success before the hello", request.ErrFrame)
 	}
-	r.Posture = []request.RolePosture{{Inside: *s.posture}}
+	r.Posture = []request.RolePosture{*s.posture}
 	return r, nil
 }

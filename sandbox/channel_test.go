@@ -34,7 +34,7 @@ func serveAsks(t *testing.T, answer func(context.Context, request.Ask) request.A
 	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s"}, Agents: []string{"a"}}}
 	p := &peer{
 		t: t, conn: theirs, w: request.NewWriter(theirs), r: request.NewReader(theirs), end: make(chan error, 1),
-		s: newSession(ours, c, &outputs{}, func() error { return nil }),
+		s: newSession(ours, c, &outputs{}, func(p request.Posture) (request.RolePosture, error) { return request.RolePosture{Inside: p}, nil }),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	// Whoever waits longer waits for ever: both sides are cut off.

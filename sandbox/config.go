@@ -34,6 +34,8 @@ type Config struct {
 	DockerfileData []byte
 	Ignore         string // ignore file, or ""
 
+	// Version is the launcher's own; an executor of another is refused.
+	Version  string
 	Executor string       // the executor's program file, static
 	Runsc    *runsc.Runsc // see runsc.Find
 

@@ -58,7 +58,7 @@ func FuzzServe(f *testing.F) {
 			}
 			return request.Answer{}
 		}
-		s := newSession(ours, c, out, func() error { return nil })
+		s := newSession(ours, c, out, func(p request.Posture) (request.RolePosture, error) { return request.RolePosture{Inside: p}, nil })
 		start := time.Now()
 		res, err := s.serve(t.Context())
 		if err == nil && res.Failure == nil && len(res.Posture) != 1 {

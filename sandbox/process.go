@@ -27,6 +27,8 @@ type running struct {
 	conn *os.File // the launcher's end of the channel
 	l    layout
 	m    mode
+	// walls are what was promised and has to be found before anything is built.
+	walls walls
 
 	tail  *copyTail
 	pipes sync.WaitGroup
@@ -36,6 +38,11 @@ type running struct {
 
 // start starts runsc.
 func start(c Config, l layout, m mode) (_ *running, err error) {
+	flags := runsc.Table(l.settings(c))
+	s, err := lintBundle(c, l, m, flags)
+	if err != nil {
+		return nil, err
+	}
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -47,9 +54,9 @@ func start(c Config, l layout, m mode) (_ *running, err error) {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
 	defer w.Close()
-	p := &running{conn: ours, l: l, m: m, tail: &copyTail{size: maxTail}, done: make(chan struct{})}
+	p := &running{conn: ours, l: l, m: m, walls: newWalls(c, l, m, s, flags), tail: &copyTail{size: maxTail}, done: make(chan struct{})}
 	cmd := c.Runsc.Command(runsc.Start{
-		Flags: runsc.Table(l.settings(c)), Bundle: l.dir, ID: containerID,
+		Flags: flags, Bundle: l.dir, ID: containerID,
 		Pass: theirs, Stdout: w, Stderr: w, Userns: m == modeUser,
 	})
 	if err := p.launch(cmd); err != nil {

@@ -96,8 +96,9 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (
 	if err != nil {
 		return request.Result{}, err
 	}
-	s := newSession(p.conn, c, out, func() error {
-		return errors.Join(verifyHost(l.state, m, c.DirectFS), dropNames(l.work))
+	s := newSession(p.conn, c, out, func(inside request.Posture) (request.RolePosture, error) {
+		found, err := p.walls.check(inside)
+		return found, errors.Join(err, dropNames(l.work))
 	})
 	res, err := s.serve(ctx)
 	grace := exitGrace

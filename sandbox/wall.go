@@ -1,12 +1,16 @@
 package sandbox
 
 import (
-	"bufio"
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -23,121 +27,242 @@ const (
 		1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SYS_CHROOT
 )
 
-// verifyHost checks from outside, once the executor runs, that gVisor has put
-// its own processes behind the walls that it promises: another user namespace,
-// an ordinary uid, no new privileges, few capabilities, and a seccomp filter on
-// every thread.
-func verifyHost(state string, m mode, directfs bool) error {
-	procs, err := runsc.Processes(state)
+// outside measures gVisor's processes and checks that they are behind the walls
+// that gVisor promises.
+func (w walls) outside() (out request.Outside, err error) {
+	procs, err := runsc.Processes(w.state)
 	if err != nil {
-		return &WallError{Wall: "gVisor", Msg: "cannot look at its processes", Err: err}
-	}
-	uid := os.Geteuid()
-	if m == modeRoot {
-		uid = nobody
+		return out, &WallError{Wall: "gVisor", Msg: "cannot look at its processes", Err: err}
 	}
 	count := map[runsc.Role]int{}
-	for _, p := range procs {
-		count[p.Role]++
-		caps := uint64(sentryCaps)
-		if directfs {
-			caps |= goferCaps &^ (1 << unix.CAP_SYS_CHROOT)
-		}
-		switch p.Role {
-		case runsc.RoleGofer:
-			caps = goferCaps
-		case runsc.RoleRun:
-			continue
-		}
-		if err := verifyProcess(p, uid, caps); err != nil {
-			return err
+	for _, role := range []runsc.Role{runsc.RoleSentry, runsc.RoleGofer} {
+		for _, p := range procs {
+			if p.Role != role {
+				continue
+			}
+			count[role]++
+			h, err := w.process(p)
+			if err != nil {
+				return out, err
+			}
+			out.Processes = append(out.Processes, h.HostProcess)
 		}
 	}
-	if count[runsc.RoleSentry] != 1 || count[runsc.RoleGofer] < 1 {
-		return &WallError{Wall: "gVisor", Msg: fmt.Sprintf("%d sentry and %d gofer processes instead of one each",
+	if count[runsc.RoleSentry] != 1 || count[runsc.RoleGofer] != 1 {
+		return out, &WallError{Wall: "gVisor", Msg: fmt.Sprintf("%d sentry and %d gofer processes instead of one each",
 			count[runsc.RoleSentry], count[runsc.RoleGofer])}
+	}
+	if err := w.verifyState(); err != nil {
+		return out, err
+	}
+	out.GVisor = w.gvisor
+	for _, f := range w.flags {
+		if !filepath.IsAbs(f.Value) {
+			out.Flags = append(out.Flags, f.Name+"="+f.Value)
+		}
+	}
+	return out, nil
+}
+
+// process measures and checks one process, and of the sentry the program, its
+// flags and what it has started.
+func (w walls) process(p runsc.Process) (*hostProcess, error) {
+	h, err := measureProcess(p)
+	if err != nil {
+		return nil, &WallError{Wall: "gVisor", Msg: fmt.Sprintf("cannot look at its %s process", p.Role), Err: err}
+	}
+	if err := w.verifyProcess(h); err != nil || p.Role != runsc.RoleSentry {
+		return h, err
+	}
+	v, err := runsc.VersionOf(context.Background(), p)
+	switch {
+	case err != nil:
+		return h, &WallError{Wall: "gVisor", Msg: "the sentry's program does not tell its version", Err: err}
+	case v.Text != w.gvisor:
+		return h, &WallError{Wall: "gVisor", Msg: fmt.Sprintf("the sentry is version %.80q, %q was found", v.Text, w.gvisor), Hint: doctorHint}
+	}
+	if err := verifyFlags(h.args, w.flags); err != nil {
+		return h, err
+	}
+	return h, w.verifyStubs(h)
+}
+
+// verifyStubs checks the processes in which the sandbox's programs run: they are
+// the sentry's children and have no more than it has.
+func (w walls) verifyStubs(sentry *hostProcess) error {
+	pids, err := sentry.children()
+	if err != nil {
+		return &WallError{Wall: "gVisor", Msg: "cannot look at its stub processes", Err: err}
+	}
+	for _, pid := range pids {
+		stub, err := measureProcess(runsc.Process{PID: pid, Role: "stub"})
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			return &WallError{Wall: "gVisor", Msg: "cannot look at its stub processes", Err: err}
+		}
+		if err := w.verifyProcess(stub); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func verifyProcess(p runsc.Process, uid int, caps uint64) error {
-	dir := filepath.Join("/proc", strconv.Itoa(p.PID))
-	own, err1 := os.Readlink("/proc/self/ns/user")
-	theirs, err2 := os.Readlink(filepath.Join(dir, "ns/user"))
+// verifyState: who can reach the control socket rules the sandbox (rule R22).
+func (w walls) verifyState() error {
+	info, err := os.Stat(w.dir)
+	if err != nil {
+		return &WallError{Wall: "state directory", Msg: "cannot be read", Err: err}
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode().Perm() != 0o700 || int(st.Uid) != os.Geteuid() {
+		return &WallError{Wall: "state directory", Msg: fmt.Sprintf("others than the launcher can reach %s", w.dir)}
+	}
+	return nil
+}
+
+// verifyProcess checks that gVisor has put one of its processes behind the walls
+// that it promises.
+func (w walls) verifyProcess(h *hostProcess) error {
+	caps := uint64(sentryCaps)
 	switch {
-	case err1 != nil || err2 != nil:
-		return wall(p, "user namespace", "cannot be read")
-	case own == theirs:
-		return wall(p, "user namespace", "is the launcher's own")
+	case runsc.Role(h.Role) == runsc.RoleGofer:
+		caps = goferCaps
+	case w.directfs:
+		caps |= goferCaps &^ (1 << unix.CAP_SYS_CHROOT)
 	}
-	threads, err := os.ReadDir(filepath.Join(dir, "task"))
-	if err != nil || len(threads) == 0 {
-		return wall(p, "seccomp", "cannot be read")
-	}
-	for _, t := range threads {
-		status, err := readStatus(filepath.Join(dir, "task", t.Name(), "status"))
-		if os.IsNotExist(err) {
-			continue // a thread that has just ended
-		}
-		if err != nil {
-			return wall(p, "seccomp", "cannot be read")
-		}
-		if err := verifyStatus(p, status, uid, caps); err != nil {
+	uid, gid := w.uid()
+	for _, status := range h.threads {
+		if err := verifyStatus(h.Role, status, caps); err != nil {
 			return err
+		}
+		if err := verifyUser(h.Role, status, uid, gid); err != nil {
+			return err
+		}
+	}
+	for _, name := range namespaceNames() {
+		if !slices.Contains(h.Namespaces, name) && !w.shares(name) {
+			return wall(h.Role, name+" namespace", "is the launcher's own")
+		}
+	}
+	for _, m := range h.Mounts {
+		if m.Writable {
+			return wall(h.Role, "mounts", fmt.Sprintf("are not read-only: %s", m.Target))
+		}
+	}
+	if runsc.Role(h.Role) != runsc.RoleGofer {
+		if len(h.Mounts) != 1 || len(h.Root) > 2 {
+			return wall(h.Role, "root directory", fmt.Sprintf("is not empty: it has %q and %d mounts", h.Root, len(h.Mounts)))
+		}
+	}
+	return w.verifyFiles(h)
+}
+
+// verifyFiles: what is open for writing of the host's files is the run's own
+// reports and workspace, and the sentry has no directory of the host.
+func (w walls) verifyFiles(h *hostProcess) error {
+	for _, f := range h.open {
+		switch f.kind() {
+		case "file, writable":
+			if !w.own(f) {
+				return wall(h.Role, "open files", fmt.Sprintf("have %.200q, writable", f.name))
+			}
+		case "directory":
+			if runsc.Role(h.Role) != runsc.RoleGofer && !w.directfs {
+				return wall(h.Role, "open files", fmt.Sprintf("have the directory %.200q", f.name))
+			}
+		}
+		if strings.HasPrefix(f.name, "/dev/") && f.name != "/dev/null" {
+			return wall(h.Role, "open files", fmt.Sprintf("have the device %.200q", f.name))
+		}
+	}
+	return nil
+}
+
+// verifyUser checks who a thread is: real, effective, saved and file system ids.
+func verifyUser(role string, status map[string]string, uid, gid int) error {
+	for field, want := range map[string]int{"Uid": uid, "Gid": gid} {
+		ids := strings.Fields(status[field])
+		for _, id := range ids {
+			if id != strconv.Itoa(want) {
+				return wall(role, "host uid", fmt.Sprintf("has %s %s instead of %d", field, id, want))
+			}
+		}
+		if len(ids) != 4 {
+			return wall(role, "host uid", "cannot be read")
 		}
 	}
 	return nil
 }
 
 // verifyStatus checks one thread's /proc status.
-func verifyStatus(p runsc.Process, status map[string]string, uid int, caps uint64) error {
-	for _, id := range strings.Fields(status["Uid"]) {
-		if id != strconv.Itoa(uid) {
-			return wall(p, "host uid", fmt.Sprintf("is %s instead of %d", id, uid))
-		}
-	}
-	if status["Uid"] == "" || status["Seccomp"] != "2" {
-		return wall(p, "seccomp", fmt.Sprintf("is %q instead of 2", status["Seccomp"]))
+func verifyStatus(role string, status map[string]string, caps uint64) error {
+	if status["Seccomp"] != "2" {
+		return wall(role, "seccomp", fmt.Sprintf("is %q instead of 2", status["Seccomp"]))
 	}
 	if status["NoNewPrivs"] != "1" {
-		return wall(p, "no_new_privs", fmt.Sprintf("is %q instead of 1", status["NoNewPrivs"]))
+		return wall(role, "no_new_privs", fmt.Sprintf("is %q instead of 1", status["NoNewPrivs"]))
 	}
 	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
 		have, err := strconv.ParseUint(status[set], 16, 64)
 		if err != nil || have&^caps != 0 {
-			return wall(p, "capabilities", fmt.Sprintf("%s is %q, at most %x is allowed", set, status[set], caps))
+			return wall(role, "capabilities", fmt.Sprintf("%s is %q, at most %x is allowed", set, status[set], caps))
 		}
 	}
 	return nil
 }
 
-func wall(p runsc.Process, name, msg string) *WallError {
-	return &WallError{Wall: name, Msg: fmt.Sprintf("that of gVisor's %s process %s", p.Role, msg), Hint: doctorHint}
+func wall(role, name, msg string) *WallError {
+	return &WallError{Wall: name, Msg: fmt.Sprintf("that of gVisor's %s process %s", role, msg), Hint: doctorHint}
 }
 
-// readStatus reads a /proc/.../status file.
-func readStatus(path string) (map[string]string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// verifyFlags checks that the sentry was started with the flags that were given
+// to runsc, each once: a program between the two may have changed them.
+func verifyFlags(args []string, want runsc.Flags) error {
+	given := map[string]string{}
+	for _, a := range args[1:] {
+		name, value, ok := strings.Cut(strings.TrimPrefix(a, "--"), "=")
+		if !ok || !strings.HasPrefix(a, "--") {
+			break // the command; what follows are its own flags
+		}
+		if _, twice := given[name]; twice {
+			return wall("sentry", "flags", "have "+name+" twice")
+		}
+		given[name] = value
 	}
-	defer f.Close()
-	out := map[string]string{}
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		name, value, _ := strings.Cut(s.Text(), ":")
-		out[name] = strings.TrimSpace(value)
+	for _, f := range want {
+		if value, ok := given[f.Name]; !ok || value != f.Value {
+			return wall("sentry", "flags", fmt.Sprintf("have %s=%.80q instead of %q", f.Name, value, f.Value))
+		}
+		delete(given, f.Name)
 	}
-	return out, s.Err()
-}
-
-// verifyPosture checks what the executor measured inside.
-func verifyPosture(p request.Posture) error {
-	switch {
-	case !p.GVisor:
-		return &WallError{Wall: "gVisor", Msg: fmt.Sprintf("the executor finds the kernel %.80q", p.Kernel), Hint: doctorHint}
-	case p.Seccomp != 2:
-		return &WallError{Wall: "seccomp", Msg: fmt.Sprintf("it is %d inside instead of 2", p.Seccomp), Hint: doctorHint}
+	for _, own := range []string{"log-fd", "panic-log-fd", "debug-log-fd", "user-log-fd"} {
+		delete(given, own) // runsc's own, where its reports go
+	}
+	for name := range given {
+		return wall("sentry", "flags", fmt.Sprintf("have --%.80s, which was not given", name))
 	}
 	return nil
+}
+
+// own tells whether a file is the launcher's for this run.
+func (w walls) own(f openFile) bool {
+	files := slices.Clone(w.files)
+	for _, dir := range []string{w.work, w.debug} {
+		// One of them is not there, or cannot be read: then it has no such file.
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			files = append(files, filepath.Join(dir, e.Name()))
+		}
+	}
+	return slices.ContainsFunc(files, func(name string) bool {
+		info, err := os.Lstat(name)
+		return err == nil && os.SameFile(info, f.info)
+	})
+}
+
+// shares: with the host's network there is no namespace of its own to have.
+func (w walls) shares(namespace string) bool {
+	return namespace == "net" && w.flags.Get("network") == "host"
 }

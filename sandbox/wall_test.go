@@ -6,25 +6,25 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
 )
 
 // Each wall that is missing on the host is found and named.
 func TestVerifyStatus(t *testing.T) {
 	good := map[string]string{
-		"Uid": "1000\t1000\t1000\t1000", "Seccomp": "2", "NoNewPrivs": "1",
+		"Uid": "1000\t1000\t1000\t1000", "Gid": "1000\t1000\t1000\t1000", "Seccomp": "2", "NoNewPrivs": "1",
 		"CapInh": "0000000000000000", "CapPrm": "0000000000081400", "CapEff": "0000000000081400",
 		"CapBnd": "0000000000081400", "CapAmb": "0000000000000000",
 	}
-	p := runsc.Process{PID: 1, Role: runsc.RoleSentry}
-	if err := verifyStatus(p, good, 1000, sentryCaps); err != nil {
+	verify := func(status map[string]string) error {
+		return errors.Join(verifyUser("sentry", status, 1000, 1000), verifyStatus("sentry", status, sentryCaps))
+	}
+	if err := verify(good); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ field, value, wall string }{
 		{"Uid", "1000\t0\t1000\t1000", "host uid"},
-		{"Uid", "", "seccomp"},
+		{"Uid", "", "host uid"},
+		{"Gid", "1000\t1000\t1000\t0", "host uid"},
 		{"Seccomp", "0", "seccomp"},
 		{"Seccomp", "", "seccomp"},
 		{"NoNewPrivs", "0", "no_new_privs"},
@@ -36,31 +36,9 @@ func TestVerifyStatus(t *testing.T) {
 		bad := maps.Clone(good)
 		bad[tt.field] = tt.value
 		var we *WallError
-		if err := verifyStatus(p, bad, 1000, sentryCaps); !errors.As(err, &we) || we.Wall != tt.wall || we.Hint == "" {
+		if err := verify(bad); !errors.As(err, &we) || we.Wall != tt.wall || we.Hint == "" {
 			t.Errorf("%s %q: %v", tt.field, tt.value, err)
 		}
-	}
-}
-
-// Processes that are not there are not walls that stand.
-func TestVerifyHostWithoutProcesses(t *testing.T) {
-	var we *WallError
-	if err := verifyHost(t.TempDir(), modeUser, false); !errors.As(err, &we) || we.Wall != "gVisor" {
-		t.Errorf("error %v", err)
-	}
-	if err := verifyProcess(runsc.Process{PID: os.Getpid()}, os.Getuid(), sentryCaps); !errors.As(err, &we) || we.Wall != "user namespace" {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestVerifyPosture(t *testing.T) {
-	for _, p := range []request.Posture{{}, {GVisor: true}, {Seccomp: 2}, {GVisor: true, Seccomp: 1}} {
-		if verifyPosture(p) == nil {
-			t.Errorf("%+v passes", p)
-		}
-	}
-	if err := verifyPosture(request.Posture{GVisor: true, Seccomp: 2}); err != nil {
-		t.Error(err)
 	}
 }
 

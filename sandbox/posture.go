@@ -1,0 +1,105 @@
+package sandbox
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+)
+
+// PostureDigest is sha256:<hex> of what was measured, as canonical JSON: no
+// white space, names in order, no HTML escapes. No process id and no random name
+// is in it, so it is the same for every build with the same programs by the same
+// user on the same machine.
+func PostureDigest(list []request.RolePosture) (string, error) {
+	b, err := json.Marshal(list)
+	if err != nil {
+		return "", fmt.Errorf("posture digest: %w", err)
+	}
+	var plain any // encoding/json sorts the names of a map
+	if err := json.Unmarshal(b, &plain); err != nil {
+		return "", fmt.Errorf("posture digest: %w", err)
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(plain); err != nil {
+		return "", fmt.Errorf("posture digest: %w", err)
+	}
+	sum := sha256.Sum256(bytes.TrimRight(out.Bytes(), "\n"))
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// walls are what the launcher has promised for one sandbox, and has to find.
+type walls struct {
+	role     request.Role
+	mode     mode
+	directfs bool
+	dir      string // the run's own
+	state    string // runsc's --root
+	// files and what lies in work and debug are files of the host that gVisor may
+	// have open for writing.
+	files    []string
+	work     string
+	debug    string // or ""
+	flags    runsc.Flags
+	spec     *specs.Spec
+	gvisor   string // version of the runsc that was found
+	version  string // the launcher's own
+	executor string // file on the host
+}
+
+// newWalls are those of a sandbox that is started by this spec with these flags.
+func newWalls(c Config, l layout, m mode, s *specs.Spec, f runsc.Flags) walls {
+	return walls{
+		role: c.Request.Role, mode: m, directfs: f.Get("directfs") == "true",
+		dir: l.dir, state: l.state, files: []string{l.log, l.panics}, work: l.work, debug: c.DebugDir,
+		flags: f, spec: s, gvisor: c.Runsc.Version.Text, version: c.Version, executor: c.Executor,
+	}
+}
+
+// uid is who gVisor's processes are on the host.
+func (w walls) uid() (uid, gid int) {
+	if w.mode == modeRoot {
+		return nobody, nobody
+	}
+	return os.Geteuid(), os.Getegid()
+}
+
+// check compares what the executor measured inside with what was promised, and
+// measures and compares the host's side. It must run before the sandbox has seen
+// a byte of a tenant: what gVisor's processes show is believed.
+func (w walls) check(inside request.Posture) (request.RolePosture, error) {
+	p := request.RolePosture{Role: w.role, Inside: inside}
+	digest, err := fileDigest(w.executor)
+	if err != nil {
+		return p, &WallError{Wall: "executor", Msg: "its program cannot be read", Err: err}
+	}
+	if err := w.verifyInside(inside, digest); err != nil {
+		return p, err
+	}
+	out, err := w.outside()
+	p.Outside = &out
+	return p, err
+}
+
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
