@@ -43,10 +43,11 @@ func (t *Target) BuildWith(script string, b Build) *Result {
 func (t *Target) Here(text string) string { return strings.ReplaceAll(t.Expand(text), "$DIR", t.Dir) }
 
 // DockerConfig writes a config.json with the password of user builder for each
-// host and returns the variable that names it.
+// host, beside the site's registry, and returns the variable that names it.
 func (t *Target) DockerConfig(passwords map[string]string) string {
 	t.Helper()
 	auths := map[string]any{}
+	passwords[t.Registry] = t.Login.Password
 	for host, password := range passwords {
 		auths[host] = map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("builder:" + password))}
 	}
@@ -71,4 +72,16 @@ func busyboxLayer(t *Target, more ...hostile.Entry) []byte {
 		entries = append(entries, hostile.Entry{Name: "bin/" + tool, Type: tar.TypeSymlink, Link: "busybox"})
 	}
 	return hostile.Tar(t, append(entries, more...)...)
+}
+
+func decode(t *Target, b []byte, v any) {
+	t.Helper()
+	must(t, json.Unmarshal(b, v))
+}
+
+func encode(t *Target, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	must(t, err)
+	return b
 }

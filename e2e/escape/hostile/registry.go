@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -107,8 +108,17 @@ func Bearer(realm string) http.HandlerFunc {
 	return Challenge(fmt.Sprintf(`Bearer realm="%s",service="s"`, realm))
 }
 
-// Guarded lets in who has authorization, and asks others for it with challenge.
-func Guarded(authorization, challenge string, then http.Handler) http.HandlerFunc {
+// Token lets in who has the token, and sends others for it to realm.
+func (r *Registry) Token(realm, token string) {
+	r.On(Rule{Do: guarded("Bearer "+token, fmt.Sprintf(`Bearer realm="%s",service="s"`, realm), r.mind)})
+}
+
+// Basic lets in user builder with the password.
+func (r *Registry) Basic(password string) {
+	r.On(Rule{Do: guarded("Basic "+base64.StdEncoding.EncodeToString([]byte("builder:"+password)), `Basic realm="r"`, r.mind)})
+}
+
+func guarded(authorization, challenge string, then http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != authorization {
 			Challenge(challenge)(w, r)
@@ -116,4 +126,9 @@ func Guarded(authorization, challenge string, then http.Handler) http.HandlerFun
 		}
 		then.ServeHTTP(w, r)
 	}
+}
+
+// Tokens is a token server that gives everybody a token.
+func Tokens(token string) http.HandlerFunc {
+	return Answer(http.StatusOK, http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"token":%q,"expires_in":300}`, token))
 }
