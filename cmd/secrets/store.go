@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/mask"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -73,6 +76,15 @@ func (l Secret) read(env func(string) (string, bool)) ([]byte, error) {
 		return nil, fmt.Errorf("the environment variable %s is larger than %d bytes", l.Env, request.MaxSecret)
 	}
 	return []byte(value), nil
+}
+
+// Mask has the values of all secrets masked, and tells of those that cannot be.
+func (s *Store) Mask(values *mask.Values) {
+	for _, id := range slices.Sorted(maps.Keys(s.values)) {
+		if err := values.Add(s.values[id]); err != nil {
+			s.emit(request.EventWarning, fmt.Sprintf("secret %s: %s", id, err))
+		}
+	}
 }
 
 // Secret returns the value of a secret. The caller may change it.
