@@ -47,6 +47,9 @@ func (b *Build) registerCompat() {
 	fs.BoolVar(&c.skipImmutable, "push-ignore-immutable-tag-errors", false, "a tag that is there already and cannot be changed is no error")
 	group(fs, groupRemote, "skip-push-permission-check", "push-ignore-immutable-tag-errors")
 	for _, name := range []string{"provenance", "sbom"} {
+		if fs.Lookup(name) != nil {
+			continue
+		}
 		fs.VarPF(noneValue{}, name, "", noAttestation).Hidden = true
 	}
 	registerNotices(fs, &c.ignored)

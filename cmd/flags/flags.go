@@ -21,6 +21,7 @@ type Build struct {
 	caches  caches
 	limits  limits
 	compat  compat
+	attest  *Attest // nil: nobody stands outside to attest
 	refused []*refused
 }
 
@@ -190,7 +191,7 @@ func group(fs *pflag.FlagSet, heading string, names ...string) {
 // this package stand in the last.
 func Usages(fs *pflag.FlagSet) string {
 	var out strings.Builder
-	for _, heading := range []string{groupSource, groupResult, groupRemote, groupRun, groupNet, groupLog, groupOther} {
+	for _, heading := range []string{groupSource, groupResult, groupRemote, groupRun, groupNet, groupLimits, groupLog, groupOther} {
 		part := pflag.NewFlagSet("", pflag.ContinueOnError)
 		part.SortFlags = false
 		fs.VisitAll(func(f *pflag.Flag) {

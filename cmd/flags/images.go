@@ -36,12 +36,15 @@ func (annotationValue) Type() string { return "[type:]key=value" }
 
 // imageOptions settles the image's times, whether there is an index, and what
 // they are annotated with.
-func (b *Build) imageOptions(r *request.Build, _ From) error {
+func (b *Build) imageOptions(r *request.Build, from From) error {
 	r.RewriteTimestamp = b.images.rewriteTimestamp || b.images.reproducible
 	if b.images.reproducible {
 		r.Created = time.Unix(0, 0).UTC()
 	}
 	if err := index(r); err != nil {
+		return err
+	}
+	if err := b.attestation(r, from); err != nil {
 		return err
 	}
 	for _, given := range b.images.annotations {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,8 @@ type Outputs struct {
 	Metadata      string // JSON as docker buildx writes it
 	NameDigest    string // repository@digest, a line for each destination
 	NameTagDigest string // repository:tag@digest, a line for each destination
+	// Provenance is a file that Write does not write.
+	Provenance string
 }
 
 // resolve makes the paths absolute, and finds what would fail after the build.
@@ -43,6 +46,7 @@ func (o Outputs) resolve(dir, context string) (Outputs, error) {
 		{"metadata-file", &o.Metadata, false},
 		{"image-name-with-digest-file", &o.NameDigest, false},
 		{"image-name-tag-with-digest-file", &o.NameTagDigest, false},
+		{"provenance-file", &o.Provenance, false},
 	} {
 		if *p.path == "" {
 			continue
@@ -125,7 +129,7 @@ func (o Outputs) Write(res request.Result) error {
 	if res.Config != "" && !isDigest(res.Config) {
 		return fmt.Errorf("result: %q is not a digest", res.Config)
 	}
-	for _, name := range res.Names {
+	for _, name := range slices.Concat(res.Names, res.Pushed) {
 		if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {
 			return fmt.Errorf("result: %q is not the name of an image", name)
 		}

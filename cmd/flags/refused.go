@@ -25,7 +25,7 @@ func (r *refused) message() string {
 const (
 	machineLimits  = "limit the job or the pod that the build runs in"
 	clusterNetwork = "a pod has the network that the cluster gives it: write a NetworkPolicy for it"
-	noAttestation  = "no attestations are made"
+	noAttestation  = "nobody stands outside of a pod's sandbox to attest what is built in it: use kbuild-sandbox build on a runner"
 	oneSandbox     = "every RUN step runs in gVisor, under the same rules"
 	configFile     = "use the config.json of docker login, in $DOCKER_CONFIG"
 )
@@ -43,7 +43,10 @@ func refusedFlags() []*refused {
 		{name: "dryrun", alone: true, hint: "--call outline, --call targets and --check tell about a Dockerfile without building it"},
 		{name: "registry-client-cert"},
 		// The launcher has these, a pod has them refused.
+		{name: "builder-id", never: true, hint: noAttestation},
 		{name: "cpus", never: true, hint: machineLimits},
+		{name: "provenance-file", never: true, hint: noAttestation},
+		{name: "sign-key", never: true, hint: noAttestation},
 		{name: "work-size", never: true, hint: "set sizeLimit of the emptyDir that --work-dir names"},
 	}, dockerFlags()...)
 }
