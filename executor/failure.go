@@ -30,11 +30,7 @@ func (e *StepError) Error() string { return e.Err.Error() }
 func (e *StepError) Unwrap() error { return e.Err }
 
 // WallError is a wall of the sandbox that is not in force.
-type WallError struct{ Wall, Found string }
-
-func (e *WallError) Error() string {
-	return fmt.Sprintf("isolation is not in force: %s: %s", e.Wall, e.Found)
-}
+type WallError = step.WallError
 
 // Describe puts an error of Fetch, Build or Push into the form that crosses
 // the wall. The Dockerfile's text is for the excerpt; it may be nil.

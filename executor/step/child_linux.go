@@ -58,7 +58,11 @@ func becomeCommand() report {
 	if err := c.enterCwd(); err != nil {
 		return failed("enter the working directory "+c.Cwd, err)
 	}
-	if err := c.dropRights(); err != nil {
+	var wall *WallError
+	switch err := c.dropRights(); {
+	case errors.As(err, &wall):
+		return report{Wall: wall}
+	case err != nil:
 		return failed("drop rights", err)
 	}
 	file, err := lookCommand(c.Args[0], c.Env)
@@ -131,7 +135,7 @@ func (c *childConfig) dropRights() error {
 		_ = unix.Fchown(1, int(c.Identity.UID), int(c.Identity.GID))
 		_ = unix.Fchown(2, int(c.Identity.UID), int(c.Identity.GID))
 	}
-	keep, err := capabilityMask(policy.RunCapabilities())
+	keep, err := policy.CapabilityMask(policy.RunCapabilities())
 	if err != nil {
 		return err
 	}
@@ -144,10 +148,14 @@ func (c *childConfig) dropRights() error {
 	if err := setIDs(c.Identity); err != nil {
 		return err
 	}
+	own := keep
 	if c.Identity.UID != 0 {
-		keep = 0
+		own = 0
 	}
-	return setCapabilities(keep)
+	if err := setCapabilities(own); err != nil {
+		return err
+	}
+	return verifyRights(c.Identity, keep, own)
 }
 
 // lookCommand finds name as execvp would, in absolute directories of PATH.

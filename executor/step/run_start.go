@@ -27,6 +27,8 @@ const (
 type report struct {
 	What  string
 	Errno syscall.Errno
+	// Wall is one that is not in force.
+	Wall *WallError
 	// Exec: the walls were up, the command itself, which is File, could not be
 	// executed.
 	Exec bool
@@ -112,6 +114,8 @@ func (r *run) failure(msg []byte, err error) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("start command: child's report: %w", err)
+	case rep.Wall != nil:
+		return rep.Wall
 	case !rep.Exec:
 		return fmt.Errorf("start command: %s: %w", rep.What, rep.Errno)
 	}
