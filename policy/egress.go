@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -48,6 +49,9 @@ type EgressRule struct {
 	// stands for all names below example.com, and not for example.com.
 	Name string
 	Port uint16 // 0: every port
+	// Near: the name may also stand for loopback and for the host's own addresses.
+	// It is set where the user says what runs there, not what a step may reach.
+	Near bool
 }
 
 // Destination is where a flow wants to go.
@@ -63,10 +67,47 @@ type Destination struct {
 	Own bool
 }
 
-// Verdict is a decision and its reason, in few words.
+// Verdict is a decision and its reason, in few words: one of those below, or
+// what a reserved range is for.
 type Verdict struct {
 	Allowed bool
 	Reason  string
+}
+
+const (
+	noNetwork  = "no network"
+	byDenyRule = "deny rule"
+	notListed  = "no allow rule"
+	ownAddress = "the host's own address"
+	loopback   = "loopback"
+)
+
+// Opener is the kind of allow rule that opens what was denied.
+type Opener int
+
+const (
+	// OpensNever: none does, or nobody should be told of it: what clouds serve
+	// credentials at, say.
+	OpensNever Opener = iota
+	OpensByAddress
+	OpensByName // or by address
+)
+
+// Opens says which rule opens what was denied for a reason, which may have
+// words before it.
+func Opens(reason string) Opener {
+	switch {
+	case strings.HasSuffix(reason, notListed):
+		return OpensByName
+	case strings.HasSuffix(reason, ownAddress), strings.HasSuffix(reason, loopback):
+		return OpensByAddress
+	}
+	for _, r := range ReservedRanges() {
+		if r.Private && strings.HasSuffix(reason, r.For) {
+			return OpensByName
+		}
+	}
+	return OpensNever
 }
 
 // Judge decides on a destination. The first line that applies wins:
@@ -76,7 +117,8 @@ type Verdict struct {
 //  3. A reserved range denies (see ReservedRanges; the host's own address is a
 //     range of one), unless an allow rule opens it: a rule by address whose
 //     prefix lies in that range, so that 0.0.0.0/0 opens none; or, for private
-//     ranges alone, a rule by the name that the address was resolved from.
+//     ranges alone, a rule by the name that the address was resolved from; or,
+//     for loopback and the host's own address, such a rule with Near.
 //  4. An allow rule, by address or by name, allows.
 //  5. EgressDefault allows, EgressAllowlist denies.
 //
@@ -84,12 +126,12 @@ type Verdict struct {
 // (NAT64) is judged as both: either can deny.
 func (e Egress) Judge(d Destination) Verdict {
 	if e.Mode == EgressNone {
-		return Verdict{Reason: "no network"}
+		return Verdict{Reason: noNetwork}
 	}
 	forms := formsOf(d.Addr)
 	for _, a := range forms {
 		if hits(e.Deny, a, d.Port, strict) {
-			return Verdict{Reason: "deny rule"}
+			return Verdict{Reason: byDenyRule}
 		}
 	}
 	for _, a := range forms {
@@ -111,9 +153,9 @@ func (e Egress) JudgeName(name string) Verdict {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	switch {
 	case e.Mode == EgressNone:
-		return Verdict{Reason: "no network"}
+		return Verdict{Reason: noNetwork}
 	case hitsName(e.Deny, name, 0):
-		return Verdict{Reason: "deny rule"}
+		return Verdict{Reason: byDenyRule}
 	}
 	return e.otherwise(hitsName(e.Allow, name, 0))
 }
@@ -126,22 +168,29 @@ func (e Egress) otherwise(listed bool) Verdict {
 	case e.Mode == EgressDefault:
 		return Verdict{Allowed: true, Reason: "internet"}
 	}
-	return Verdict{Reason: "no allow rule"}
+	return Verdict{Reason: notListed}
 }
 
 // closedBy finds the reserved range that holds a and that no allow rule opens.
 func (e Egress) closedBy(a netip.Addr, d Destination) (Range, bool) {
 	if d.Own && a == d.Addr {
-		own := Range{Prefix: netip.PrefixFrom(a, a.BitLen()), For: "the host's own address"}
-		if !e.opens(own, a, d.Port) {
+		own := Range{Prefix: netip.PrefixFrom(a, a.BitLen()), For: ownAddress}
+		if !e.opens(own, a, d.Port) && !e.near(d) {
 			return own, true
 		}
 	}
 	r, found := reserved(a)
-	if !found || e.opens(r, a, d.Port) || r.Private && e.named(d) {
+	if !found || e.opens(r, a, d.Port) || r.Private && e.named(d) || r.For == loopback && e.near(d) {
 		return Range{}, false
 	}
 	return r, true
+}
+
+// near tells whether a rule with Near names d.
+func (e Egress) near(d Destination) bool {
+	return slices.ContainsFunc(e.Allow, func(r EgressRule) bool {
+		return r.Near && slices.ContainsFunc(d.Names, func(n string) bool { return hitsName([]EgressRule{r}, n, d.Port) })
+	})
 }
 
 // opens tells whether an allow rule names a part of range r that holds a.

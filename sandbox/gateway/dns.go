@@ -120,7 +120,7 @@ func (g *Gateway) serveConn(c net.Conn, workers chan struct{}) {
 
 // answer answers one message; nil: it deserves no answer. It makes one record.
 func (g *Gateway) answer(msg []byte, overTCP bool) []byte {
-	f := g.open(protoDNS, Record{Verdict: Allowed})
+	f := g.open(ProtocolDNS, Record{Verdict: Allowed})
 	if f == nil {
 		return nil
 	}

@@ -80,7 +80,7 @@ func TestNames(t *testing.T) {
 	}
 	t.Run("large", func(t *testing.T) { largeAnswer(t, r, many) })
 	for _, rec := range r.end(t) {
-		if rec.Protocol != protoDNS || rec.Name == "" || rec.Type == "" || rec.Name != strings.ToLower(rec.Name) || rec.Out == 0 || rec.In == 0 {
+		if rec.Protocol != ProtocolDNS || rec.Name == "" || rec.Type == "" || rec.Name != strings.ToLower(rec.Name) || rec.Out == 0 || rec.In == 0 {
 			t.Errorf("record %+v", rec)
 		}
 		if rec.Name == "rebind.example" && !strings.Contains(rec.Reason, "taken out") {

@@ -16,7 +16,8 @@ const (
 	protoTCP  = "tcp"
 	protoUDP  = "udp"
 	protoEcho = "icmp"
-	protoDNS  = "dns"
+	// ProtocolDNS is that of a question to a name server.
+	ProtocolDNS = "dns"
 )
 
 // flow is one conversation from its judgement to its record.
@@ -74,7 +75,7 @@ func (g *Gateway) open(proto string, rec Record) *flow {
 		g.shed.Add(1)
 		return nil
 	}
-	rec.Time, rec.Role, rec.Step, rec.Protocol = time.Now(), g.role, g.step, proto
+	rec.Time, rec.Role, rec.Steps, rec.Protocol = time.Now(), g.role, g.steps, proto
 	f := &flow{g: g, rec: rec}
 	f.touch()
 	g.flowCount.Add(1)

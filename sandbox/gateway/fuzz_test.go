@@ -109,7 +109,7 @@ func FuzzFrames(f *testing.F) {
 	}
 	ours, theirs := socketPair(f)
 	g, err := New(Config{Link: ours, Egress: policy.Egress{}, Sink: func(r Record) {
-		if r.Verdict == Allowed && r.Protocol != protoDNS {
+		if r.Verdict == Allowed && r.Protocol != ProtocolDNS {
 			panic(r)
 		}
 	}, Limits: Limits{Linger: time.Millisecond}})

@@ -60,7 +60,7 @@ type Gateway struct {
 
 	mu      sync.Mutex
 	ending  bool
-	step    string
+	steps   []string
 	live    map[string]int // flows by protocol
 	table   map[*flow]struct{}
 	running sync.WaitGroup // flows
@@ -111,12 +111,12 @@ func (g *Gateway) start(mtu int) (err error) {
 	return nil
 }
 
-// SetStep says what runs from now on; flows that begin bear it. The gateway
-// cannot tell steps that run at once apart.
-func (g *Gateway) SetStep(name string) {
+// SetSteps says what runs from now on; flows that begin bear it. The gateway
+// cannot tell steps that run at once apart. The slice is not to be changed.
+func (g *Gateway) SetSteps(names []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.step = name
+	g.steps = names
 }
 
 // Counters returns the counts so far.

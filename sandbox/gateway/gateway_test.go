@@ -23,7 +23,7 @@ func TestTCP(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			server := echoServer(t, at)
 			r := newRig(t, Config{Egress: allowing(t, server.String()), Role: "build"})
-			r.SetStep("RUN make")
+			r.SetSteps([]string{"RUN make", "RUN test"})
 			c, err := r.dial(through(server))
 			if err != nil {
 				t.Fatal(err)
@@ -45,7 +45,7 @@ func TestTCP(t *testing.T) {
 			}
 			rec := recs[0]
 			if rec.Verdict != Allowed || rec.In != int64(len(data)) || rec.Out != int64(len(data)) || rec.Role != "build" ||
-				rec.Step != "RUN make" || rec.Protocol != "tcp" || rec.Address != server.Addr() || rec.Port != server.Port() || rec.Time.IsZero() {
+				!slices.Equal(rec.Steps, []string{"RUN make", "RUN test"}) || rec.Protocol != "tcp" || rec.Address != server.Addr() || rec.Port != server.Port() || rec.Time.IsZero() {
 				t.Errorf("record %+v", rec)
 			}
 		})

@@ -13,9 +13,11 @@ type Record struct {
 	Time time.Time // of its begin
 	Took time.Duration
 	Role string // of the sandbox: fetch, build, push
-	Step string // that ran when it began; see Gateway.SetStep
+	// Steps are those that ran when it began, see Gateway.SetSteps. The slice is
+	// shared between records.
+	Steps []string
 
-	Protocol string // tcp, udp, icmp, dns, or ip/N for another number
+	Protocol string // tcp, udp, icmp, ProtocolDNS, or ip/N for another number
 	// Name is the name that was asked for; of a flow, one that its address was
 	// resolved from, or "". The sandbox chose it: quote it where it is shown.
 	Name string

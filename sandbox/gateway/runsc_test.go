@@ -203,7 +203,7 @@ func checkRun(t *testing.T, out outcome, sum string) {
 	count := map[string]int{}
 	for _, r := range out.Records {
 		count[r.Protocol+" "+string(r.Verdict)]++
-		if r.Verdict == Allowed && r.Protocol != protoDNS && r.Reason != "allow rule" {
+		if r.Verdict == Allowed && r.Protocol != ProtocolDNS && r.Reason != "allow rule" {
 			t.Errorf("%+v", r)
 		}
 	}
