@@ -30,6 +30,7 @@ func TestAttacks(t *testing.T) {
 		t.Fatal("the attacks make namespaces and base images: run as root (-user N builds as another user)")
 	}
 	site := NewSite(t, binaries(t), *asUser)
+	site.Update = *update
 	if run := flag.Lookup("test.run").Value.String(); !strings.Contains(run, "/") {
 		site.BuildSteps(t, attacks())
 	}

@@ -36,6 +36,8 @@ type Site struct {
 	// Word is in every canary file of the host, and in nothing that a build is
 	// given.
 	Word string
+	// Update writes golden files anew.
+	Update bool
 	// User is the user id that builds are run as.
 	User int
 

@@ -19,7 +19,7 @@ import (
 	"strings"
 )
 
-// try tries something: an outcome and what was seen.
+// try tries something: an outcome, none if it only prepares, and what was seen.
 type try func(args []string) (outcome, details string)
 
 const (
@@ -32,10 +32,51 @@ const (
 
 func tries() map[string]try {
 	all := map[string]try{}
-	for _, some := range []map[string]try{runtimeTries(), searchTries()} {
-		maps.Copy(all, some)
+	for _, some := range []map[string]attempt{runtimeTries(), rightsTries(), networkTries(), surfaceTries()} {
+		for name, a := range some {
+			all[name] = a.try
+		}
 	}
+	maps.Copy(all, searchTries())
 	return all
+}
+
+// attempt is a try that notes what it sees. It returns the outcome that is right;
+// what must not be it reports with escape.
+type attempt func(p *probe, args []string) (outcome string)
+
+// probe is a run of an attempt.
+type probe struct {
+	id, nonce string
+	seen      []string
+	out       []string // what must not be
+}
+
+func (p *probe) see(format string, args ...any) {
+	p.seen = append(p.seen, fmt.Sprintf(format, args...))
+}
+
+// escape says that something is possible that must not be.
+func (p *probe) escape(format string, args ...any) {
+	p.out = append(p.out, fmt.Sprintf(format, args...))
+}
+
+func (a attempt) try(args []string) (outcome, details string) {
+	p := &probe{id: id(), nonce: nonce()}
+	outcome = a(p, args)
+	if len(p.out) > 0 {
+		return escaped, strings.Join(p.out, "; ")
+	}
+	return outcome, strings.Join(p.seen, "; ")
+}
+
+// id is the row's number, nonce that of the attack.
+func id() string { return strings.TrimLeft(os.Args[1], "0") }
+
+func nonce() string {
+	b, err := os.ReadFile("/nonce")
+	must(err)
+	return strings.TrimSpace(string(b))
 }
 
 func main() {
@@ -46,16 +87,20 @@ func main() {
 	if f == nil {
 		fail("no probe " + os.Args[2])
 	}
-	nonce, err := os.ReadFile("/nonce")
-	if err != nil {
-		fail(err.Error())
-	}
+	word := nonce() // before the attempt, which may do anything
 	outcome, details := f(os.Args[3:])
-	id := strings.TrimLeft(os.Args[1], "0")
-	fmt.Printf("probe %s %s %s: %s\n", id, nonce, outcome, strings.ReplaceAll(details, "\n", " | "))
+	if outcome != "" {
+		fmt.Printf("probe %s %s %s: %s\n", id(), word, outcome, strings.ReplaceAll(details, "\n", " | "))
+	}
 }
 
 func fail(text string) {
 	fmt.Println("probe:", text)
 	os.Exit(1)
+}
+
+func must(err error) {
+	if err != nil {
+		fail(err.Error())
+	}
 }
