@@ -64,7 +64,7 @@ func (in *Inputs) date(name string, f fetched) {
 // came in its place, if that is none: the Dockerfile of an empty context.
 func (f fetcher) mainContext(ctx context.Context, in *Inputs) (root, text string, err error) {
 	src := f.req.Source
-	if src == (request.Source{}) {
+	if src == (request.Source{}) && f.req.Context != "" {
 		return string(f.req.Context), "", nil
 	}
 	var got fetched

@@ -75,7 +75,7 @@ func (repositories) Checkout(_ context.Context, r buildcontext.Repository, dir s
 		return buildcontext.Checkout{}, errors.New("repository not found")
 	}
 	text := fmt.Sprintf("# %+v\nFROM scratch\n", r)
-	return buildcontext.Checkout{Time: epochOf2001}, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o644)
+	return buildcontext.Checkout{Time: epochOf2001, Commit: strings.Repeat("0123456789", 4)}, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o644)
 }
 
 type silence struct{}
@@ -119,6 +119,25 @@ func newOpening(t *testing.T, web map[string][]byte) *opening {
 func (o *opening) open(req request.Build) (*Inputs, error) {
 	in := &Inputs{}
 	return in, in.open(context.Background(), fetcher{in: in, req: &req, space: o.space, tools: o.tools, steps: NewSteps(silence{})})
+}
+
+// openTwice opens what build finds after fetch, which has handed out what it
+// fetched.
+func (o *opening) openTwice(req request.Build) (*Inputs, error) {
+	h := newHost(o.t, o.tools)
+	in := &Inputs{}
+	err := in.open(o.t.Context(), fetcher{
+		in: in, req: h.request(req, request.RoleFetch), space: o.space, tools: o.tools, steps: NewSteps(silence{}), out: h,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &player{req: h.request(req, request.RoleBuild), space: o.space, steps: NewSteps(silence{})}
+	times, err := p.useFetched(in.Fetched)
+	if err != nil {
+		return nil, err
+	}
+	return &p.in, p.read(o.t.Context(), fetcher{times: times})
 }
 
 // file lays out a file of the caller's.
@@ -200,15 +219,17 @@ func TestInputs(t *testing.T) {
 			"# {URL:git@example.com:x Ref: Subdir: Commit: KeepGitDir:true NoSubmodules:false CommitTime:true FetchByCommit:false}\nFROM scratch\n", "Dockerfile"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			in, err := o.open(tt.req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(tt.dockerfile, string(in.Dockerfile)); d != "" {
-				t.Errorf("Dockerfile (-want +got):\n%s", d)
-			}
-			if got := seen(t, in.Context); got != tt.seen {
-				t.Errorf("context %q, want %q", got, tt.seen)
+			for _, open := range []func(request.Build) (*Inputs, error){o.open, o.openTwice} {
+				in, err := open(tt.req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(tt.dockerfile, string(in.Dockerfile)); d != "" {
+					t.Errorf("Dockerfile (-want +got):\n%s", d)
+				}
+				if got := seen(t, in.Context); got != tt.seen {
+					t.Errorf("context %q, want %q", got, tt.seen)
+				}
 			}
 		})
 	}
@@ -303,10 +324,22 @@ func TestNamedInputs(t *testing.T) {
 			{Name: "git", Source: url("https://example.com/x.git")},
 		},
 	}
-	in, err := o.open(req)
-	if err != nil {
-		t.Fatal(err)
+	for _, open := range []func(request.Build) (*Inputs, error){o.open, o.openTwice} {
+		in, err := open(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkNamed(t, in)
 	}
+	// A question about the Dockerfile fetches nothing.
+	req.Call = request.CallOutline
+	if in, err := o.open(req); err != nil || len(in.Named) != 1 || len(in.Contexts) != len(req.Contexts) {
+		t.Errorf("%d trees of files, %v", len(in.Named), err)
+	}
+}
+
+func checkNamed(t *testing.T, in *Inputs) {
+	t.Helper()
 	images := map[string]string{}
 	for _, c := range in.Contexts {
 		images[c.Name] = c.Image
@@ -338,11 +371,6 @@ func TestNamedInputs(t *testing.T) {
 	want = map[string]string{"": "2001", "tar": "2006", "undated": "2001", "text": "2006", "git": "2001"}
 	if d := cmp.Diff(want, times); d != "" {
 		t.Errorf("times (-want +got):\n%s", d)
-	}
-	// A question about the Dockerfile fetches nothing.
-	req.Call = request.CallOutline
-	if in, err = o.open(req); err != nil || len(in.Named) != 1 || len(in.Contexts) != len(req.Contexts) {
-		t.Errorf("%d trees of files, %v", len(in.Named), err)
 	}
 }
 

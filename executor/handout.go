@@ -64,7 +64,7 @@ func (f fetcher) handOut(ctx context.Context, name string, got fetched) error {
 	}
 	w, err := f.out.Open(request.Output{Kind: request.OutputContext, Name: name})
 	if err != nil {
-		return err
+		return fmt.Errorf("hand out: %w", err)
 	}
 	defer w.Close()
 	if got.file != "" {

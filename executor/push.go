@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -53,31 +54,40 @@ func (p *player) push(ctx context.Context, st *store.Store, image v1.Descriptor)
 
 // attach pushes what each repository of the destinations gets beside the image.
 func (p *player) attach(ctx context.Context, st *store.Store, list []request.Attached) error {
-	done := map[string]bool{}
-	for _, full := range p.result.Names {
+	repositories, err := p.repositories()
+	if err != nil {
+		return err
+	}
+	p.steps.expect(len(repositories)*len(list) + len(p.req.Destinations))
+	for _, repo := range repositories {
 		for _, a := range list {
-			tag, err := name.NewTag(full, name.WeakValidation)
-			if err != nil {
-				return err
-			}
-			to := tag.Context().Name() + ":" + a.Tag
-			if done[to] {
-				continue
-			}
-			done[to] = true
 			desc, err := described(a.Descriptor)
 			if err != nil {
 				return err
 			}
-			err = p.steps.do("push "+to, func(at *announced) error {
+			to := repo + ":" + a.Tag
+			if err := p.steps.do("push "+to, func(at *announced) error {
 				return p.tools.Images.Push(ctx, st, desc, to, at.progress)
-			})
-			if err != nil {
+			}); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// repositories are those of the destinations, each once.
+func (p *player) repositories() (list []string, err error) {
+	for _, full := range p.result.Names {
+		tag, err := name.NewTag(full, name.WeakValidation)
+		if err != nil {
+			return nil, err
+		}
+		if repo := tag.Context().Name(); !slices.Contains(list, repo) {
+			list = append(list, repo)
+		}
+	}
+	return list, nil
 }
 
 // described is a descriptor in the form of the registry's library.

@@ -72,8 +72,23 @@ func mediaType(raw []byte, header string) (types.MediaType, error) {
 	return "", &formError{"manifests of type " + clean(string(mt)) + " are not supported"}
 }
 
-// parseImage reads an image manifest.
+// parseImage reads the manifest of an image that files are to be taken from.
 func parseImage(raw []byte) (*v1.Manifest, error) {
+	m, err := parseManifest(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range m.Layers {
+		if !l.MediaType.IsLayer() || strings.HasSuffix(string(l.MediaType), "+encrypted") {
+			return nil, &formError{"layers of type " + clean(string(l.MediaType)) + " are not supported"}
+		}
+	}
+	return m, nil
+}
+
+// parseManifest reads a manifest of an image, or of what is kept in the form of
+// one, such as an attestation.
+func parseManifest(raw []byte) (*v1.Manifest, error) {
 	var m v1.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, &formError{"malformed manifest: " + clean(err.Error())}
@@ -85,11 +100,6 @@ func parseImage(raw []byte) (*v1.Manifest, error) {
 	}
 	if m.Config.Size > store.MaxMetadata {
 		return nil, &formError{fmt.Sprintf("the config has %d bytes, more than %d", m.Config.Size, store.MaxMetadata)}
-	}
-	for _, l := range m.Layers {
-		if !l.MediaType.IsLayer() || strings.HasSuffix(string(l.MediaType), "+encrypted") {
-			return nil, &formError{"layers of type " + clean(string(l.MediaType)) + " are not supported"}
-		}
 	}
 	return &m, nil
 }

@@ -119,7 +119,7 @@ func (p *push) blobs(images []v1.Descriptor) ([]v1.Descriptor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("manifest: %w", err)
 		}
-		m, err := parseImage(raw)
+		m, err := parseManifest(raw)
 		if err != nil {
 			return nil, err
 		}
