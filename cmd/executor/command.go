@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/mask"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
@@ -95,7 +96,7 @@ func usageError(err error) int {
 	if errors.As(err, &usage) {
 		hint = usage.Hint
 	}
-	_ = progress.Error(os.Stderr, err.Error(), hint, false)
+	_ = progress.Error(os.Stderr, err.Error(), hint, progress.Options{})
 	return 2
 }
 
@@ -116,21 +117,24 @@ func command(args []string) int {
 		}
 		return columns, rows
 	}
+	opt.Mask = mask.New()
+	opt.Mask.AddURLs(args...)
 	display := progress.New(os.Stderr, opt)
 	for _, text := range f.build.Warnings() {
 		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
 	}
-	result, err := buildHere(ctx, &req, out, f, display)
+	result, err := buildHere(ctx, &req, out, f, shown{display, opt.Mask})
 	display.Close()
 	if err != nil {
-		return complain(err)
+		_ = progress.Error(os.Stderr, err.Error(), "", opt)
+		return 1
 	}
 	if result.Failure != nil {
-		_ = progress.Report(os.Stderr, *result.Failure, opt.Color)
+		_ = progress.Report(os.Stderr, *result.Failure, opt)
 		return flags.ExitCode(*result.Failure)
 	}
 	if req.Call != "" {
-		return answer(result)
+		return answer(result, opt.Mask)
 	}
 	if err := out.Write(result); err != nil {
 		return complain(err)
@@ -139,11 +143,11 @@ func command(args []string) int {
 }
 
 // answer prints what was asked for instead of an image.
-func answer(result request.Result) int {
+func answer(result request.Result, values *mask.Values) int {
 	if result.Called == nil {
 		return complain(errors.New("there is no answer"))
 	}
-	if err := progress.Answer(os.Stdout, *result.Called); err != nil {
+	if err := progress.Answer(os.Stdout, *result.Called, values); err != nil {
 		return complain(err)
 	}
 	if result.Called.Failed {
@@ -152,11 +156,18 @@ func answer(result request.Result) int {
 	return 0
 }
 
-func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *podFlags, display *progress.Display) (request.Result, error) {
+// shown is where a build is shown, and what must not be.
+type shown struct {
+	*progress.Display
+	mask *mask.Values
+}
+
+func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *podFlags, display shown) (request.Result, error) {
 	lent, err := f.build.Lend(f.from, display)
 	if err != nil {
 		return request.Result{}, err
 	}
+	lent.Mask(display.mask)
 	work, cleanup, err := workspace(f.workDir)
 	if err != nil {
 		return request.Result{}, err
@@ -171,7 +182,7 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 	}
 	agent := "kbuild-sandbox/" + version
 	images, err := registry.New(registry.Config{
-		Registry: req.Registry, Keychain: authn.DefaultKeychain, UserAgent: agent, Proxy: http.ProxyFromEnvironment,
+		Registry: req.Registry, Keychain: maskedKeychain{authn.DefaultKeychain, display.mask}, UserAgent: agent, Proxy: http.ProxyFromEnvironment,
 		Note: noteTo(display),
 	})
 	if err != nil {

@@ -40,7 +40,11 @@ func (a *app) buildCommand() *cobra.Command {
 		Long:    buildLong,
 		Example: buildExample,
 	}
+	n := flags.RegisterNetwork(c.Flags())
+	m := flags.RegisterMachine(c.Flags())
+	at := flags.RegisterAttest(c.Flags())
 	b := flags.Register(c.Flags())
+	b.Attests(at)
 	l := flags.RegisterLog(c.Flags())
 	var h host
 	h.register(c.Flags())
@@ -55,9 +59,17 @@ func (a *app) buildCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		net, err := newNetwork(n, req, from)
+		if err != nil {
+			return err
+		}
+		within, err := newBounds(m)
+		if err != nil {
+			return err
+		}
 		lend := func(sink request.Sink) (*secrets.Store, error) { return b.Lend(from, sink) }
 		caches := sandbox.Caches{Dir: string(req.Caches), Limit: req.CacheSize, Optional: !b.CacheDirGiven()}
-		return a.build(c.Context(), job{req, out, caches, lend, h, show, b.Warnings()})
+		return a.build(c.Context(), job{req, out, b.Attestation(), net, within, caches, lend, h, show, b.Warnings()})
 	}
 	return c
 }
@@ -70,12 +82,15 @@ func groupedUsage(c *cobra.Command) error {
 
 // job is one build as it was asked for.
 type job struct {
-	req  request.Build
-	out  flags.Outputs
-	keep sandbox.Caches
-	lend func(request.Sink) (*secrets.Store, error)
-	host host
-	show progress.Options
+	req    request.Build
+	out    flags.Outputs
+	attest flags.Attestation
+	net    network
+	within bounds
+	keep   sandbox.Caches
+	lend   func(request.Sink) (*secrets.Store, error)
+	host   host
+	show   progress.Options
 	// notes are what the command line deserves to be told about.
 	notes []string
 }
@@ -83,15 +98,31 @@ type job struct {
 // build runs one build from the request to the files that report it.
 func (a *app) build(ctx context.Context, j job) error {
 	started := time.Now()
+	if err := a.delegated(ctx, j.within, j.req.Limits); err != nil {
+		return err
+	}
 	cfg, err := j.host.config(ctx)
 	if err != nil {
 		return err
 	}
+	cfg.Limits, cfg.Quota = j.within.Limits, j.within.work
 	if err := a.inputs(&cfg, j.req); err != nil {
 		return err
 	}
 	cfg.Outputs = sandbox.Outputs{TarPath: j.out.Tar, LayoutDir: j.out.Layout}
 	cfg.Caches = j.keep
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	audit, err := openAudit(j.net.audit, fail)
+	if err != nil {
+		return err
+	}
+	cfg.Network = j.net.told(audit)
+	proof, err := a.attester(ctx, j, &cfg)
+	if err != nil {
+		return err
+	}
+	defer proof.close()
 
 	display := progress.New(a.stderr, j.show)
 	defer display.Close()
@@ -108,12 +139,26 @@ func (a *app) build(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	cfg.Answer, cfg.Sink = answers(creds, lent), display
+	lent.Mask(a.mask)
+	a.mask.AddURLs(j.net.Proxy.HTTP, j.net.Proxy.HTTPS)
+	cfg.Answer, cfg.Sink = a.masked(answers(creds, lent)), display
 	res, err := sandbox.Run(ctx, cfg)
 	display.Close()
-	switch {
-	case err != nil:
+	if e := audit.close(); err == nil {
+		err = e
+	}
+	if err != nil {
 		return err
+	}
+	if err := a.results(j, res, proof); err != nil || j.req.Call != "" {
+		return err
+	}
+	return a.success(j, res, time.Since(started))
+}
+
+// results writes the files that report a build.
+func (a *app) results(j job, res request.Result, proof *attester) error {
+	switch {
 	case res.Failure != nil:
 		return &buildError{res}
 	case j.req.Call != "":
@@ -122,11 +167,14 @@ func (a *app) build(ctx context.Context, j job) error {
 	if err := j.out.Write(res); err != nil {
 		return err
 	}
-	return a.success(j, res, time.Since(started))
+	return proof.write()
 }
 
+// answerFunc answers the executor's questions; see sandbox.Config.
+type answerFunc = func(context.Context, request.Ask) request.Answer
+
 // answers sends each ask of the executor to who has the answer.
-func answers(creds *credentials, lent *secrets.Store) func(context.Context, request.Ask) request.Answer {
+func answers(creds *credentials, lent *secrets.Store) answerFunc {
 	return func(ctx context.Context, ask request.Ask) request.Answer {
 		switch ask.Scope {
 		case request.Secret, request.Agent:
@@ -136,10 +184,22 @@ func answers(creds *credentials, lent *secrets.Store) func(context.Context, requ
 	}
 }
 
+// masked has every credential masked before it is handed out. One that is too
+// short is also too short to be told about.
+func (a *app) masked(answer answerFunc) answerFunc {
+	return func(ctx context.Context, ask request.Ask) request.Answer {
+		given := answer(ctx, ask)
+		for _, value := range []string{given.Password, given.IdentityToken, given.RegistryToken} {
+			_ = a.mask.Add([]byte(value))
+		}
+		return given
+	}
+}
+
 // display settles how the build and its errors are shown.
 func (a *app) display(l *flags.Log) progress.Options {
 	opt := l.Options(a.terminal, a.env)
-	opt.Size = terminalSize
+	opt.Size, opt.Mask = terminalSize, a.mask
 	a.json, a.color = opt.Mode == progress.JSON, opt.Color
 	return opt
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -10,14 +11,20 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/mask"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
 // version is stamped by the Makefile.
 var version string
 
 func main() {
+	if gateway.IsFirstStage(os.Args) {
+		fmt.Fprintln(os.Stderr, gateway.FirstStage(os.Args))
+		os.Exit(exitSandbox)
+	}
 	ctx, stop := withSignals(context.Background())
 	a := &app{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv,
@@ -36,9 +43,12 @@ type app struct {
 	terminal       bool // standard error is one
 	json           bool // errors are told as JSON lines
 	color          bool // errors may have colours
+	mask           *mask.Values
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
+	a.mask = mask.New()
+	a.mask.AddURLs(args...)
 	root := &cobra.Command{
 		Use:               "kbuild-sandbox",
 		Short:             "Build container images inside gVisor, without a daemon",
@@ -65,7 +75,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate(versionLine())
-	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.pruneCommand(), a.versionCommand())
+	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.pruneCommand(), a.signCommand(), a.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil && !errors.As(err, new(told)) {
 		a.report(err)
@@ -100,6 +110,7 @@ func noArgs(c *cobra.Command, args []string) error {
 const (
 	exitFailed  = 1
 	exitUsage   = 2
+	exitBroken  = 70 // EX_SOFTWARE of sysexits.h
 	exitSandbox = 125
 )
 
@@ -107,7 +118,9 @@ const exitHelp = `Exit status:
   0        the image is built, and pushed where that was asked for
   1        the build failed: Dockerfile, context, registry, disk
   2        the command line cannot be carried out
-  125      no sandbox: gVisor is missing, a wall is not in force, or it died
+  70       the sandbox died, or broke the protocol with what watches it
+  124      a limit of time was reached: --timeout, --step-timeout
+  125      no sandbox: gVisor is missing, a wall is not in force, a limit cannot be had
   128+n    signal n ended the build
   another  the exit status of the RUN step that failed
 `
@@ -132,8 +145,10 @@ func exitCode(ctx context.Context, err error) int {
 		return flags.ExitCode(*failed.result.Failure)
 	case errors.As(err, &usage) && !usage.Input:
 		return exitUsage
-	case errors.As(err, &wall), errors.As(err, &end), errors.As(err, &noRunsc):
+	case errors.As(err, &wall), errors.As(err, &noRunsc):
 		return exitSandbox
+	case errors.As(err, &end):
+		return exitBroken
 	}
 	return exitFailed
 }

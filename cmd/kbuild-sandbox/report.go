@@ -22,7 +22,7 @@ func (a *app) answer(res request.Result) error {
 	if res.Called == nil {
 		return errors.New("the executor gave no answer")
 	}
-	if err := progress.Answer(a.stdout, *res.Called); err != nil {
+	if err := progress.Answer(a.stdout, *res.Called, a.mask); err != nil {
 		return err
 	}
 	if res.Called.Failed {
@@ -46,13 +46,17 @@ func (a *app) report(err error) {
 	var failed *buildError
 	if errors.As(err, &failed) {
 		if a.json {
-			a.line(ending{Kind: "result", Result: &failed.result})
+			res := failed.result
+			f := progress.Mask(*res.Failure, a.mask)
+			res.Failure = &f
+			a.line(ending{Kind: "result", Result: &res})
 			return
 		}
-		progress.Report(a.stderr, *failed.result.Failure, a.color)
+		progress.Report(a.stderr, *failed.result.Failure, a.look())
 		return
 	}
 	text, hint := explain(err)
+	text, hint = a.mask.Text(text), a.mask.Text(hint)
 	if usage := new(flags.Error); a.json && errors.As(err, &usage) && usage.Class != "" {
 		f := &request.Failure{Class: usage.Class, Message: text, Hint: hint}
 		a.line(ending{Kind: "result", Result: &request.Result{Version: request.Version, Failure: f}})
@@ -62,7 +66,12 @@ func (a *app) report(err error) {
 		a.line(ending{Kind: "error", Text: text, Hint: hint})
 		return
 	}
-	progress.Error(a.stderr, text, hint, a.color)
+	progress.Error(a.stderr, text, hint, a.look())
+}
+
+// look is how errors are shown.
+func (a *app) look() progress.Options {
+	return progress.Options{Color: a.color, Mask: a.mask}
 }
 
 func (a *app) line(o ending) {

@@ -97,15 +97,16 @@ func visible(s string) string {
 }
 
 // deceiving tells the characters that no honest output needs: C1 controls,
-// line separators, marks of direction, and invisible tags.
+// line separators, marks of direction, and what is not to be seen. The joiners
+// stay (U+200C, U+200D): Persian and emoji need them.
 func deceiving(r rune) bool {
 	switch {
-	case r >= 0x80 && r <= 0x9f,
-		r == 0x061c, r == 0x200e, r == 0x200f,
+	case r >= 0x80 && r <= 0x9f, r == 0xad,
+		r == 0x061c, r == 0x180e, r == 0x200b, r == 0x200e, r == 0x200f,
 		r >= 0x2028 && r <= 0x202e,
-		r >= 0x2066 && r <= 0x2069,
-		r == 0xfeff,
-		r >= 0xe0000 && r <= 0xe007f:
+		r >= 0x2060 && r <= 0x206f,
+		r == 0xfeff, r >= 0xfff9 && r <= 0xfffb,
+		r >= 0xe0000 && r <= 0xe0fff:
 		return true
 	}
 	return false
@@ -156,6 +157,10 @@ func sequence(s string) int {
 	}
 	return 0
 }
+
+// further begins the lines of a text behind its first with two blanks, so that
+// none of them can pass for a line of ours.
+func further(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") }
 
 // defuse breaks what CI systems take as a command in a log line: "::name" at
 // the start of a line, "##[name", "##vso[", "##teamcity[" anywhere.

@@ -55,7 +55,7 @@ func line(n int) string {
 func (p *plain) remark(out *strings.Builder, text string) {
 	p.gap(out)
 	p.current = 0
-	out.WriteString(strings.TrimRight(text, "\n") + "\n")
+	out.WriteString(further(strings.TrimRight(text, "\n")) + "\n")
 }
 
 // gap is the empty line between the lines of two steps.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/mask"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -33,6 +34,8 @@ type Options struct {
 	Mode  Mode // empty: Plain
 	Level Level
 	Color bool
+	// Mask is what must not be shown; nil: everything may be.
+	Mask *mask.Values
 	// Timestamp begins every line with its time, in Plain mode.
 	Timestamp bool
 	// Size is the terminal's size, asked before every redraw; nil: 80 by 24.
@@ -83,20 +86,23 @@ func New(w io.Writer, opt Options) *Display {
 		opt.Size = func() (int, int) { return 80, 24 }
 	}
 	d := &Display{opt: opt, stop: make(chan struct{}), ended: make(chan struct{})}
+	d.view = &masked{view: newView(w, opt), values: opt.Mask, streams: map[output]*mask.Stream{}, now: opt.Now}
+	go d.run()
+	return d
+}
+
+func newView(w io.Writer, opt Options) view {
 	paint := painter{on: opt.Color}
 	switch opt.Mode {
 	case JSON:
-		d.view = &lines{w: w}
+		return &lines{w: w}
 	case TTY:
-		d.view = newTerminal(w, paint, opt)
-	default:
-		if opt.Timestamp {
-			w = &stamped{w: w, now: opt.Now}
-		}
-		d.view = newPlain(w, paint)
+		return newTerminal(hiding{w, opt.Mask}, paint, opt)
 	}
-	go d.run()
-	return d
+	if opt.Timestamp {
+		w = &stamped{w: w, now: opt.Now}
+	}
+	return newPlain(hiding{w, opt.Mask}, paint)
 }
 
 func (d *Display) run() {

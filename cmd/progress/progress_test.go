@@ -170,7 +170,7 @@ func TestHostile(t *testing.T) {
 	var out bytes.Buffer
 	for _, s := range corpus() {
 		f := request.Failure{Class: request.ClassRun, Message: s, Hint: s, File: s + "f", Line: 1, Excerpt: s, Log: []byte(s), ExitCode: 3}
-		if err := errors.Join(Report(&out, f, false), Error(&out, s+"x", s, false)); err != nil {
+		if err := errors.Join(Report(&out, f, Options{}), Error(&out, s+"x", s, Options{})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +187,7 @@ func TestBounded(t *testing.T) {
 	for range 3 * maxStepOutput >> 20 {
 		d.Emit(request.Event{Kind: request.EventLog, Step: 1, Data: bytes.Repeat([]byte("x"), 1<<20)})
 	}
-	p := d.view.(*plain)
+	p := d.view.(*masked).view.(*plain)
 	if n := len(p.steps.list); n != maxSteps {
 		t.Errorf("%d steps are remembered, not %d", n, maxSteps)
 	}
@@ -210,21 +210,21 @@ func TestReport(t *testing.T) {
 		Excerpt: "   2 |     COPY . .\n   3 | >>> RUN make\n", Log: []byte("one\n\x1b[31mtwo\x1b[0m\n"), ExitCode: 2,
 		Hint: "look above",
 	}
-	if err := Report(&out, f, false); err != nil {
+	if err := Report(&out, f, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	f = request.Failure{Class: request.ClassResolve, Message: "reg.example/x: not found"}
 	out.WriteString("----\n")
-	if err := Report(&out, f, false); err != nil {
+	if err := Report(&out, f, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	out.WriteString("----\n")
 	f = request.Failure{Message: "killed", ExitCode: 137, Log: []byte(strings.Repeat("line\n", 100))}
-	if err := Report(&out, f, false); err != nil {
+	if err := Report(&out, f, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	out.WriteString("----\n")
-	if err := Error(&out, "--a: no\n--b: no", "try this\nor that", true); err != nil {
+	if err := Error(&out, "--a: no\n--b: no", "try this\nor that", Options{Color: true}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "report.txt", strings.ReplaceAll(out.String(), "\x1b", "ESC"))

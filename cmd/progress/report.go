@@ -23,19 +23,23 @@ const reportLines = 20
 //	  | make: *** No targets.  Stop.
 //
 //	hint: ...
-func Report(w io.Writer, f request.Failure, color bool) error {
-	paint := painter{on: color}
+//
+// Of opt, Color and Mask count. Lines of the failure's own texts never stand at
+// the begin of a line.
+func Report(w io.Writer, f request.Failure, opt Options) error {
+	paint := painter{on: opt.Color}
 	var out strings.Builder
+	f = Mask(f, opt.Mask)
 	where := ""
 	if f.File != "" && f.Line > 0 {
 		where = fmt.Sprintf("%s:%d: ", oneLine(f.File, maxName), f.Line)
 	}
-	out.WriteString(paint.bad("error: ") + where + strings.TrimSpace(Clean(cut(f.Message, maxText))) + "\n")
+	out.WriteString(paint.bad("error: ") + where + further(strings.TrimSpace(Clean(cut(f.Message, maxText)))) + "\n")
 	if f.ExitCode != 0 && !strings.Contains(f.Message, fmt.Sprint(f.ExitCode)) {
 		fmt.Fprintf(&out, "exit code: %d\n", f.ExitCode)
 	}
 	if excerpt := strings.Trim(f.Excerpt, "\n"); excerpt != "" {
-		out.WriteString("\n" + Clean(cut(excerpt, maxText)) + "\n")
+		out.WriteString("\n" + inset(Clean(cut(excerpt, maxText))) + "\n")
 	}
 	if log := strings.TrimRight(string(f.Log), " \t\r\n"); log != "" {
 		lines := strings.Split(Clean(log), "\n")
@@ -47,22 +51,35 @@ func Report(w io.Writer, f request.Failure, color bool) error {
 	if f.Hint != "" {
 		out.WriteString("\n" + hints(paint, f.Hint))
 	}
-	_, err := io.WriteString(w, out.String())
+	_, err := hiding{w, opt.Mask}.Write([]byte(out.String()))
 	return err
 }
 
+// inset has every line of an excerpt begin with a blank, as the executor writes
+// it: the number of the line is in a column of four.
+func inset(excerpt string) string {
+	lines := strings.Split(excerpt, "\n")
+	for i, l := range lines {
+		if !strings.HasPrefix(l, " ") {
+			lines[i] = " " + l
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
 // Error tells a person of an error that is not about a Dockerfile; each line
-// of the message is a fault of its own.
-func Error(w io.Writer, message, hint string, color bool) error {
-	paint := painter{on: color}
+// of the message is a fault of its own. Of opt, Color and Mask count.
+func Error(w io.Writer, message, hint string, opt Options) error {
+	paint := painter{on: opt.Color}
 	var out strings.Builder
+	message, hint = opt.Mask.Text(message), opt.Mask.Text(hint)
 	for line := range strings.SplitSeq(strings.TrimSpace(Clean(message)), "\n") {
 		out.WriteString(paint.bad("error: ") + line + "\n")
 	}
 	if hint != "" {
 		out.WriteString(hints(paint, hint))
 	}
-	_, err := io.WriteString(w, out.String())
+	_, err := hiding{w, opt.Mask}.Write([]byte(out.String()))
 	return err
 }
 

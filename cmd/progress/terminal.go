@@ -56,7 +56,7 @@ func (t *terminal) event(e request.Event) {
 }
 
 func (t *terminal) remark(text string) {
-	t.above.WriteString(strings.TrimRight(text, "\n") + "\n")
+	t.above.WriteString(further(strings.TrimRight(text, "\n")) + "\n")
 }
 
 // keep remembers the last lines of a step's output.
