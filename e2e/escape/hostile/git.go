@@ -44,6 +44,14 @@ func StartGit(t testing.TB, o Options, rules ...Rule) *Git {
 	return &Git{Server: Serve(t, o, rules...), Root: root, t: t}
 }
 
+// Old has a repository served by version 0 of the protocol only.
+func (g *Git) Old(name string) {
+	g.On(Rule{Path: "/" + name + ".git/git-upload-pack", Do: func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Git-Protocol")
+		g.back.ServeHTTP(w, r)
+	}})
+}
+
 func gitEnv() []string {
 	const date = "1577836800 +0000"
 	return append(os.Environ(), "HOME=/nonexistent", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
