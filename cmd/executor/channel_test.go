@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -128,5 +132,125 @@ func TestChannelAgentsAtOnce(t *testing.T) {
 	wg.Wait()
 	if most.Load() > request.MaxAgentsAtOnce || most.Load() < 2 {
 		t.Errorf("%d at once", most.Load())
+	}
+}
+
+// frames is a channel whose frames a test reads, and the writer to it.
+func frames(t *testing.T) (*channel, *request.Reader, *request.Writer) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "executor"), os.NewFile(uintptr(fds[1]), "launcher")
+	t.Cleanup(func() {
+		_ = unix.Shutdown(fds[1], unix.SHUT_RDWR)
+		ours.Close()
+		theirs.Close()
+	})
+	return newChannel(ours, func() {}), request.NewReader(theirs), request.NewWriter(theirs)
+}
+
+// TestChannelStreams: several outputs cross at once, each with its bytes and its
+// end, and a frame that keeps a blob opens none.
+func TestChannelStreams(t *testing.T) {
+	c, r, _ := frames(t)
+	const each = 3*request.MaxChunk/2 + 7
+	go func() {
+		var wg sync.WaitGroup
+		for i := range 3 * request.MaxStreams {
+			wg.Go(func() {
+				w, err := c.Open(request.Output{Kind: request.OutputStored})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if i%2 == 0 {
+					_, err = w.Write(bytes.Repeat([]byte{byte(i)}, each))
+					err = errors.Join(err, w.Commit(fmt.Sprint("digest ", i)))
+				}
+				if err := errors.Join(err, w.Close(), w.Close()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := c.Keep("sha256:x"); err != nil {
+			t.Error(err)
+		}
+	}()
+	got := map[uint32][]byte{}
+	for ended := 0; ; {
+		kind, payload, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch kind {
+		case request.FrameOutput:
+			var what request.Output
+			if err := request.Decode(kind, payload, &what); err != nil {
+				t.Fatal(err)
+			}
+			if what.Kind == request.OutputKeep {
+				if ended != 3*request.MaxStreams || len(got) > 0 || what.Digest != "sha256:x" {
+					t.Errorf("%d ended, %d are open, %+v", ended, len(got), what)
+				}
+				return
+			}
+			if _, ok := got[what.Stream]; ok || len(got) >= request.MaxStreams {
+				t.Fatalf("stream %d of %d", what.Stream, len(got))
+			}
+			got[what.Stream] = []byte{}
+		case request.FrameChunk:
+			stream, p, err := request.Chunk(payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[stream] = append(got[stream], p...)
+		case request.FrameEnd:
+			var e request.OutputEnd
+			if err := request.Decode(kind, payload, &e); err != nil {
+				t.Fatal(err)
+			}
+			data := got[e.Stream]
+			whole := len(data) == each && e.Digest == fmt.Sprint("digest ", data[0]) && bytes.Count(data, data[:1]) == each
+			if e.Dropped == whole || e.Dropped && (len(data) > 0 || e.Digest != "") {
+				t.Errorf("%d bytes, %+v", len(data), e)
+			}
+			delete(got, e.Stream)
+			ended++
+		}
+	}
+}
+
+// TestChannelNamesTheImage: push waits for it, and takes one.
+func TestChannelNamesTheImage(t *testing.T) {
+	c, _, w := frames(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.next(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	want := request.Pushing{Descriptor: request.Descriptor{Digest: "sha256:x", Size: 7}, Attached: []request.Attached{{Tag: "t"}}}
+	if err := w.WriteJSON(request.FramePush, want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.next(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestKeychainOfPush: whatever it reads, push asks for what push may have.
+func TestKeychainOfPush(t *testing.T) {
+	for always, want := range map[request.Scope]request.Scope{"": request.Pull, request.Push: request.Push} {
+		var asked request.Ask
+		c, _ := withLauncher(t, func(ask request.Ask) *request.Answer {
+			asked = ask
+			return &request.Answer{Username: "u", Password: "p"}
+		})
+		_, err := keychain{channel: c, always: always}.Resolve(registry.Target{Host: "h", Repository: "r", Scope: request.Pull})
+		if err != nil || asked.Scope != want || asked.Host != "h" || asked.Repository != "r" {
+			t.Errorf("%q: %+v, %v", always, asked, err)
+		}
 	}
 }
