@@ -53,8 +53,12 @@ func TestMirrors(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			} else {
-				if img.Repository != "index.docker.io/library/debian" {
-					t.Errorf("repository %s", img.Repository)
+				from := "index.docker.io/library/debian"
+				if !test.origin {
+					from = mirror.Addr + "/hub/library/debian"
+				}
+				if img.Repository != "index.docker.io/library/debian" || img.From != from {
+					t.Errorf("repository %s, from %s", img.Repository, img.From)
 				}
 				if err := pullAll(t, c, img, newStore(t)); err != nil {
 					t.Fatal(err)
@@ -64,6 +68,33 @@ func TestMirrors(t *testing.T) {
 				t.Errorf("origin asked: %v, want %v", asked, test.origin)
 			}
 		})
+	}
+}
+
+// TestBeside: a push needs no other registry than its own if an image came from
+// there, and would be looked for nowhere else.
+func TestBeside(t *testing.T) {
+	hub := registry.Config{Registry: request.Registry{Maps: []request.Mirror{{Host: "docker.io", Location: "mirror.test/hub"}}}}
+	for _, tt := range []struct {
+		from, dest string
+		cfg        registry.Config
+		want       bool
+	}{
+		{"r.test/base", "r.test/x/y:1", registry.Config{}, true},
+		{"r.test:5000/base", "r.test/x:1", registry.Config{}, false},
+		{"R.test/base", "r.test/x:1", registry.Config{}, true},
+		{"index.docker.io/library/debian", "me/x", registry.Config{}, true},
+		{"index.docker.io/library/debian", "docker.io/me/x:1", registry.Config{}, true},
+		{"index.docker.io/library/debian", "me/x", hub, false},
+		{"mirror.test/hub/library/debian", "mirror.test/x", hub, true},
+		{"mirror.test/hub/library/debian", "me/x", hub, false},
+		{"", "r.test/x", registry.Config{}, false},
+		{"r.test/base", "r.test/UPPER", registry.Config{}, false},
+	} {
+		c := newClient(t, tt.cfg)
+		if got := c.Beside(&registry.Image{From: tt.from}, tt.dest); got != tt.want {
+			t.Errorf("%s and %s: %t", tt.from, tt.dest, got)
+		}
 	}
 }
 

@@ -265,8 +265,9 @@ func TestNestedIndex(t *testing.T) {
 		ref := fmt.Sprintf("%s/nested:%d", r.Addr, depth)
 		seed(t, ref, ix)
 		img, err := newClient(t, registry.Config{}).Resolve(context.Background(), ref, amd64)
-		if depth < 2 && (err != nil || img.Digest != digests["linux/amd64"]) {
-			t.Errorf("depth %d: %v", depth, err)
+		root, _ := ix.Digest()
+		if depth < 2 && (err != nil || img.Digest != digests["linux/amd64"] || img.Root != root) {
+			t.Errorf("depth %d: %+v, %v", depth, img, err)
 		}
 		if depth >= 2 {
 			wantError(t, err, request.ClassResolve, "nested")
