@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
@@ -30,6 +31,9 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
 	}
 	if b.caches, err = newCaches(p.req, p.space, p.tools, p.steps); err != nil {
+		return desc, err
+	}
+	if b.tasks, err = p.limitTasks(plans); err != nil {
 		return desc, err
 	}
 	desc, err = b.all(ctx, plans)
@@ -52,6 +56,7 @@ type build struct {
 	bases    bases
 	ledger   ledger
 	taken    taken
+	tasks    *rootfs.Tasks // bounds the processes of RUN steps, if there are any
 }
 
 // all makes the images of the plans. Of one plan, stages without an edge between

@@ -43,6 +43,7 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 		st   *StepError
 		exit *step.ExitError
 
+		timeout *request.TimeoutError
 		foreign *step.ForeignError
 		notLent *step.NotLentError
 	)
@@ -76,7 +77,9 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 	case errors.As(err, &wall):
 		f.Class, f.Hint = request.ClassIsolation, "see: kbuild-sandbox doctor"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		f.Class, f.Hint = request.ClassResource, "the workspace is full: choose a larger disk with --work-dir"
+		f.Class, f.ExitCode, f.Hint = request.ClassResource, 0, fullHint(req.Workspace)
+	case errors.As(err, &timeout):
+		f = timeout.TimedOut(f)
 	case errors.Is(err, context.Canceled):
 		f.Class, f.Message = request.ClassCanceled, "build canceled"
 	}

@@ -26,6 +26,7 @@ type player struct {
 
 // play does the work of a role, if the walls are in force, and tells how it went.
 func play(ctx context.Context, req *request.Build, tools Tools, work func(*player, context.Context) error) request.Result {
+	tools.Sink = request.NewClip(tools.Sink, req.Limits, false)
 	p := &player{
 		req: req, tools: tools, steps: NewSteps(tools.Sink),
 		result: request.Result{Version: request.Version, Posture: []request.RolePosture{{Role: req.Role, Inside: tools.Posture}}},
@@ -38,7 +39,7 @@ func play(ctx context.Context, req *request.Build, tools Tools, work func(*playe
 		err = work(p, ctx)
 	}
 	if err != nil {
-		p.result.Failure = Describe(err, req, p.in.Dockerfile)
+		p.result.Failure = timedOut(ctx, Describe(err, req, p.in.Dockerfile))
 	}
 	return p.result
 }

@@ -81,6 +81,8 @@ func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error
 			OpenCache: b.caches.opener(s.image),
 			Stage:     func(id plan.StageID) *rootfs.Tree { return s.image.stages[id].tree },
 			Run:       b.req.Run,
+			Timeout:   b.req.Limits.StepTimeout,
+			Tasks:     b.tasks,
 			Output: func(stream int, data []byte) {
 				tail.add(data)
 				a.output(stream, data)

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
 // Limits of what is copied into the sandbox, in bytes (rule R18).
@@ -20,24 +22,21 @@ const (
 	maxSmall      = 1 << 20
 )
 
-// writeBundle fills the run's directory: config.json, the read-only root, and
-// the files that become /in.
-func writeBundle(c Config, l layout, m mode) error {
-	dirs := []string{l.rootfs, l.in, l.work, l.state}
-	for _, d := range []string{"proc", "dev", "sys", "tmp", "w", "context", "contexts", "caches", "in", "etc", "etc/ssl", "etc/ssl/certs"} {
-		dirs = append(dirs, filepath.Join(l.rootfs, d))
+// writeRoot makes the read-only root that all sandboxes of a run share: mount
+// points, and the places where Go's libraries look.
+func writeRoot(c Config, h home) error {
+	dirs := []string{h.rootfs}
+	for _, d := range []string{"proc", "dev", "sys", "tmp", "w", "context", "contexts", "store", "caches", "in", "etc", "etc/ssl", "etc/ssl/certs"} {
+		dirs = append(dirs, filepath.Join(h.rootfs, d))
 	}
 	for i := range c.Contexts {
-		dirs = append(dirs, filepath.Join(l.rootfs, guestNamed(i)))
+		dirs = append(dirs, filepath.Join(h.rootfs, guestNamed(i)))
 	}
-	for _, d := range dirs {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return fmt.Errorf("make bundle: %w", err)
-		}
+	if err := mkdirs(dirs); err != nil {
+		return err
 	}
-	// Mount points of files, and the places where Go's libraries look.
 	for _, name := range []string{guestExecutor, guestArchive} {
-		if err := os.WriteFile(filepath.Join(l.rootfs, name), nil, 0o555); err != nil {
+		if err := os.WriteFile(filepath.Join(h.rootfs, name), nil, 0o555); err != nil {
 			return fmt.Errorf("make bundle: %w", err)
 		}
 	}
@@ -46,9 +45,27 @@ func writeBundle(c Config, l layout, m mode) error {
 		"etc/hosts":                         "/in/hosts",
 		"etc/ssl/certs/ca-certificates.crt": "/in/ca-certificates.crt",
 	} {
-		if err := os.Symlink(target, filepath.Join(l.rootfs, name)); err != nil {
+		if err := os.Symlink(target, filepath.Join(h.rootfs, name)); err != nil {
 			return fmt.Errorf("make bundle: %w", err)
 		}
+	}
+	return nil
+}
+
+func mkdirs(dirs []string) error {
+	for _, d := range dirs {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return fmt.Errorf("make bundle: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeBundle fills the directory of one role's sandbox: config.json and the
+// files that become /in.
+func writeBundle(c Config, l layout, m mode) error {
+	if err := mkdirs([]string{l.bundle, l.in, l.work, l.state}); err != nil {
+		return err
 	}
 	if err := writeInputs(&c, l.in); err != nil {
 		return err
@@ -57,8 +74,11 @@ func writeBundle(c Config, l layout, m mode) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(l.dir, "config.json"), s)
+	return writeJSON(filepath.Join(l.bundle, "config.json"), s)
 }
+
+// ownHosts is all that a sandbox's own table has; the gateway has the host's.
+const ownHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 // writeInputs writes what the executor reads, request.json last.
 func writeInputs(c *Config, in string) error {
@@ -66,19 +86,17 @@ func writeInputs(c *Config, in string) error {
 	if err != nil {
 		return notIn("resolv.conf", err)
 	}
-	hosts, err := hostFile("", "/etc/hosts")
-	if err != nil {
-		return notIn("hosts", err)
-	}
 	roots, err := rootCertificates(c.CACertificates)
 	if err != nil {
 		return notIn("CA certificates", err)
 	}
+	resolv = gateway.SandboxResolvConf(resolv)
+	c.Request.Gateway = c.Network.inside(c.Request.Role)
 	if len(c.Request.Run.DNS) == 0 {
 		c.Request.Run.DNS = strings.Split(strings.TrimRight(string(resolv), "\n"), "\n")
 	}
 	files := map[string][]byte{
-		"resolv.conf": resolv, "hosts": hosts, "ca-certificates.crt": roots,
+		"resolv.conf": resolv, "hosts": []byte(ownHosts), "ca-certificates.crt": roots,
 	}
 	switch {
 	case c.DockerfileData != nil:

@@ -58,7 +58,7 @@ type caches struct {
 // openCaches makes the cache directory of c ready and tells the executor of it.
 // If it is optional and cannot be used, c is without one afterwards.
 func openCaches(c *Config) (*caches, error) {
-	c.Request.Caches = ""
+	c.Request.Caches, c.Request.CacheSize = "", 0
 	if c.Caches.Dir == "" {
 		return nil, nil
 	}
@@ -190,7 +190,10 @@ func (l *keptLayer) write(p []byte) error {
 	return l.caches.refused(err)
 }
 
-func (l *keptLayer) end() error {
+func (l *keptLayer) end(e request.OutputEnd) error {
+	if e.Dropped {
+		l.discard()
+	}
 	if l.in == nil {
 		return nil
 	}

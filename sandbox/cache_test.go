@@ -124,7 +124,7 @@ func TestHostileCaches(t *testing.T) {
 		"less":       "1 bytes with digest",
 		"touchbytes": "more than 0 bytes",
 		"many":       "more than 1000 cache mounts",
-		"half":       "without handing out all",
+		"half":       "not complete",
 	} {
 		dir := filepath.Join(t.TempDir(), "c")
 		_, err := withCaches(t, dir, "cache "+act)

@@ -49,12 +49,18 @@ func socketPair() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "channel"), os.NewFile(uintptr(fds[1]), "channel"), nil
 }
 
+// conversation is what the launcher and one role have to tell each other.
+type conversation struct {
+	part
+	in *intake
+}
+
 // session is the launcher's side of one channel.
 type session struct {
+	conversation
 	conn    *os.File
 	w       *request.Writer
 	c       Config
-	out     *outputs
 	started bool // a frame has come
 	// verify looks at the walls from both sides, before the executor may begin.
 	verify  func(inside request.Posture) (request.RolePosture, error)
@@ -67,9 +73,9 @@ type session struct {
 	wg       sync.WaitGroup
 }
 
-func newSession(conn *os.File, c Config, out *outputs, verify func(request.Posture) (request.RolePosture, error)) *session {
+func newSession(conn *os.File, c Config, with conversation, verify func(request.Posture) (request.RolePosture, error)) *session {
 	return &session{
-		conn: conn, w: request.NewWriter(conn), c: c, out: out, verify: verify,
+		conversation: with, conn: conn, w: request.NewWriter(conn), c: c, verify: verify,
 		slots: make(chan struct{}, maxAsksAtOne), agents: make(chan struct{}, request.MaxAgentsAtOnce),
 	}
 }
@@ -153,19 +159,19 @@ func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []b
 		if err := request.Decode(kind, payload, &o); err != nil {
 			return err
 		}
-		return s.out.begin(o)
+		return s.in.begin(o)
 	case request.FrameChunk:
 		stream, p, err := request.Chunk(payload)
 		if err != nil {
 			return err
 		}
-		return s.out.write(stream, p)
+		return s.in.write(stream, p)
 	case request.FrameEnd:
 		var e request.OutputEnd
 		if err := request.Decode(kind, payload, &e); err != nil {
 			return err
 		}
-		return s.out.end(e)
+		return s.in.end(e)
 	}
 	return fmt.Errorf("%w: kind %q is not the executor's to send", request.ErrFrame, kind)
 }
@@ -192,7 +198,34 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 		s.cancel() // its deadline has just been taken back
 		return nil
 	}
-	return s.reply(request.FrameGo, request.Go{})
+	if s.standing != nil {
+		s.standing()
+	}
+	s.wg.Go(func() {
+		// What cannot be sent, the reader finds out; and what cannot be had any
+		// more ends the session by its context.
+		_ = s.release(ctx)
+	})
+	return nil
+}
+
+// release lets the role begin, and gives push its image, when it is time.
+func (s *session) release(ctx context.Context) error {
+	var start request.Go
+	if s.begin != nil {
+		var err error
+		if start, err = s.begin(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.reply(request.FrameGo, start); err != nil || s.image == nil {
+		return err
+	}
+	image, err := s.image(ctx)
+	if err != nil {
+		return err
+	}
+	return s.reply(request.FramePush, image)
 }
 
 // checkEvent refuses what no executor of ours says.
@@ -252,12 +285,15 @@ func (s *session) ask(ctx context.Context, a request.Ask) error {
 // checkAsk refuses what no executor of ours asks for: each scope has its own
 // fields, and secrets and agents only those ids that the request has.
 func (s *session) checkAsk(a request.Ask) error {
-	credential := a.Scope == "" || a.Scope == request.Pull || a.Scope == request.Push
+	credential := a.Scope == request.Pull || a.Scope == request.Push
 	// How many messages a step sends to an agent is not the executor's choice.
 	if a.Scope != request.Agent {
 		if s.asks++; s.asks > maxAsks {
 			return fmt.Errorf("%w: more than %d asks", request.ErrFrame, maxAsks)
 		}
+	}
+	if !mayAsk(s.role, a.Scope) {
+		return fmt.Errorf("%w: %s asks for %.20q", request.ErrFrame, s.role, a.Scope)
 	}
 	switch {
 	case credential && (len(a.Host) > maxName || !hostForm.MatchString(a.Host) || len(a.Repository) > maxName || !repoForm.MatchString(a.Repository)):
@@ -271,6 +307,20 @@ func (s *session) checkAsk(a request.Ask) error {
 		return nil
 	}
 	return fmt.Errorf("%w: ask for %.80q of scope %.20q", request.ErrFrame, a.Name, a.Scope)
+}
+
+// mayAsk says which role may ask for what: the pull credentials are fetch's, the
+// push credentials are push's, and build has neither.
+func mayAsk(role request.Role, scope request.Scope) bool {
+	switch scope {
+	case request.Pull:
+		return role == request.RoleFetch
+	case request.Push:
+		return role == request.RolePush
+	case request.Secret, request.Agent:
+		return role == request.RoleFetch || role == request.RoleBuild
+	}
+	return false
 }
 
 func (s *session) reply(kind request.FrameKind, v any) error {

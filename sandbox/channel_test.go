@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +25,13 @@ type peer struct {
 	end  chan error
 }
 
-// serveAsks starts a session whose build has the secret s and the agent a.
-func serveAsks(t *testing.T, answer func(context.Context, request.Ask) request.Answer) *peer {
+// standing are walls that stand.
+func standing(p request.Posture) (request.RolePosture, error) {
+	return request.RolePosture{Inside: p}, nil
+}
+
+// serveAsks starts a session of a role, whose build has the secret s and the agent a.
+func serveAsks(t *testing.T, role request.Role, answer func(context.Context, request.Ask) request.Answer) *peer {
 	t.Helper()
 	ours, theirs, err := socketPair()
 	if err != nil {
@@ -34,7 +40,7 @@ func serveAsks(t *testing.T, answer func(context.Context, request.Ask) request.A
 	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s"}, Agents: []string{"a"}}}
 	p := &peer{
 		t: t, conn: theirs, w: request.NewWriter(theirs), r: request.NewReader(theirs), end: make(chan error, 1),
-		s: newSession(ours, c, &outputs{}, func(p request.Posture) (request.RolePosture, error) { return request.RolePosture{Inside: p}, nil }),
+		s: newSession(ours, c, conversation{part: part{role: role}, in: &intake{role: role}}, standing),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	// Whoever waits longer waits for ever: both sides are cut off.
@@ -80,30 +86,40 @@ func (p *peer) answer() (a request.Answer) {
 func TestAskForms(t *testing.T) {
 	const secret, agent = request.Secret, request.Agent
 	for name, tt := range map[string]struct {
-		ask request.Ask
-		ok  bool
+		ask  request.Ask
+		ok   bool
+		role request.Role // "": build
 	}{
-		"credential":               {request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}, true},
-		"secret":                   {request.Ask{Scope: secret, Name: "s"}, true},
-		"message":                  {request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, true},
-		"largest message":          {request.Ask{Scope: agent, Name: "a", Data: make([]byte, request.MaxAgentMessage)}, true},
-		"no message":               {request.Ask{Scope: agent, Name: "a"}, true},
-		"too large a message":      {request.Ask{Scope: agent, Name: "a", Data: make([]byte, request.MaxAgentMessage+1)}, false},
-		"another secret":           {request.Ask{Scope: secret, Name: "x"}, false},
-		"an agent as a secret":     {request.Ask{Scope: secret, Name: "a"}, false},
-		"a secret as an agent":     {request.Ask{Scope: agent, Name: "s", Data: []byte{11}}, false},
-		"no name":                  {request.Ask{Scope: secret}, false},
-		"a path":                   {request.Ask{Scope: secret, Name: "../s"}, false},
-		"a secret of a host":       {request.Ask{Scope: secret, Name: "s", Host: "x"}, false},
-		"a secret of a repository": {request.Ask{Scope: secret, Name: "s", Repository: "x"}, false},
-		"a secret with a message":  {request.Ask{Scope: secret, Name: "s", Data: []byte{11}}, false},
-		"a credential by name":     {request.Ask{Host: "x", Name: "s"}, false},
-		"a credential with data":   {request.Ask{Host: "x", Data: []byte{11}}, false},
-		"another scope":            {request.Ask{Scope: "key", Name: "s"}, false},
-		"a scope in capitals":      {request.Ask{Scope: "SECRET", Name: "s"}, false},
+		"push credential":          {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}, ok: true, role: request.RolePush},
+		"pull credential":          {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Pull}, ok: true, role: request.RoleFetch},
+		"build pulls":              {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Pull}},
+		"build pushes":             {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}},
+		"fetch pushes":             {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}, role: request.RoleFetch},
+		"push pulls":               {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Pull}, role: request.RolePush},
+		"fetch has secrets":        {ask: request.Ask{Scope: secret, Name: "s"}, ok: true, role: request.RoleFetch},
+		"push has no secrets":      {ask: request.Ask{Scope: secret, Name: "s"}, role: request.RolePush},
+		"push has no agents":       {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, role: request.RolePush},
+		"no scope":                 {ask: request.Ask{Host: "x"}, role: request.RoleFetch},
+		"secret":                   {ask: request.Ask{Scope: secret, Name: "s"}, ok: true},
+		"message":                  {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, ok: true},
+		"largest message":          {ask: request.Ask{Scope: agent, Name: "a", Data: make([]byte, request.MaxAgentMessage)}, ok: true},
+		"no message":               {ask: request.Ask{Scope: agent, Name: "a"}, ok: true},
+		"too large a message":      {ask: request.Ask{Scope: agent, Name: "a", Data: make([]byte, request.MaxAgentMessage+1)}, ok: false},
+		"another secret":           {ask: request.Ask{Scope: secret, Name: "x"}, ok: false},
+		"an agent as a secret":     {ask: request.Ask{Scope: secret, Name: "a"}, ok: false},
+		"a secret as an agent":     {ask: request.Ask{Scope: agent, Name: "s", Data: []byte{11}}, ok: false},
+		"no name":                  {ask: request.Ask{Scope: secret}, ok: false},
+		"a path":                   {ask: request.Ask{Scope: secret, Name: "../s"}, ok: false},
+		"a secret of a host":       {ask: request.Ask{Scope: secret, Name: "s", Host: "x"}, ok: false},
+		"a secret of a repository": {ask: request.Ask{Scope: secret, Name: "s", Repository: "x"}, ok: false},
+		"a secret with a message":  {ask: request.Ask{Scope: secret, Name: "s", Data: []byte{11}}, ok: false},
+		"a credential by name":     {ask: request.Ask{Host: "x", Name: "s"}, ok: false},
+		"a credential with data":   {ask: request.Ask{Host: "x", Data: []byte{11}}, ok: false},
+		"another scope":            {ask: request.Ask{Scope: "key", Name: "s"}, ok: false},
+		"a scope in capitals":      {ask: request.Ask{Scope: "SECRET", Name: "s"}, ok: false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := serveAsks(t, func(_ context.Context, a request.Ask) request.Answer {
+			p := serveAsks(t, cmp.Or(tt.role, request.RoleBuild), func(_ context.Context, a request.Ask) request.Answer {
 				if !tt.ok {
 					t.Errorf("answered: %+v", a)
 				}
@@ -127,7 +143,7 @@ func TestAskForms(t *testing.T) {
 // TestManyMessages: a step may send as many messages as it likes; that is no
 // fault of the executor, but it ends somewhere.
 func TestManyMessages(t *testing.T) {
-	p := serveAsks(t, func(context.Context, request.Ask) request.Answer { return request.Answer{} })
+	p := serveAsks(t, request.RoleFetch, func(context.Context, request.Ask) request.Answer { return request.Answer{} })
 	p.s.messages.Store(maxMessages - 1)
 	for _, want := range []string{"", "too many messages"} {
 		p.send(request.FrameAsk, request.Ask{Scope: request.Agent, Name: "a", Data: []byte{11}})
@@ -149,7 +165,7 @@ func TestManyMessages(t *testing.T) {
 // TestSlowAgent: an agent that waits for a person keeps nothing else waiting.
 func TestSlowAgent(t *testing.T) {
 	touched := make(chan struct{})
-	p := serveAsks(t, func(ctx context.Context, a request.Ask) request.Answer {
+	p := serveAsks(t, request.RoleFetch, func(ctx context.Context, a request.Ask) request.Answer {
 		if a.Scope == request.Agent {
 			select {
 			case <-touched:
@@ -162,7 +178,7 @@ func TestSlowAgent(t *testing.T) {
 	for i := range uint64(request.MaxAgentsAtOnce) {
 		p.send(request.FrameAsk, request.Ask{ID: i + 1, Scope: request.Agent, Name: "a", Data: []byte{11}})
 	}
-	p.send(request.FrameAsk, request.Ask{ID: 100, Host: "x"})
+	p.send(request.FrameAsk, request.Ask{ID: 100, Host: "x", Scope: request.Pull})
 	if a := p.answer(); a.ID != 100 {
 		t.Errorf("first answer %+v", a)
 	}

@@ -44,12 +44,16 @@ type Config struct {
 	WorkDir string
 	// Quota bounds the workspace, in bytes; 0: what is free, less a margin.
 	Quota int64
+	// Limits hold all sandboxes of the run together.
+	Limits Limits
 	// DirectFS trades a wall for speed, see runsc.Settings.
 	DirectFS bool
 	// NoSUID: set-user-id programs in RUN steps do not elevate.
 	NoSUID bool
 	// DebugDir gets gVisor's own logs; "": none are written.
 	DebugDir string
+
+	Network Network
 
 	// CACertificates is a PEM file of the host; "": the distribution's.
 	CACertificates string
@@ -63,6 +67,11 @@ type Config struct {
 	// from several goroutines.
 	Answer func(ctx context.Context, ask request.Ask) request.Answer
 	Sink   request.Sink // nil: events are dropped
+	// Attest is asked between build and push what is to be published about the
+	// image; nil: nothing.
+	Attest func(Built) (Attestation, error)
+
+	hold *hold // set by Run
 }
 
 // Outputs are the files that the executor's streams go to. They appear when

@@ -77,7 +77,8 @@ func contextMounts(c Config, l layout) []specs.Mount {
 		list = append(list, readOnly(guestArchive, l.archive))
 	}
 	for i, dir := range c.Contexts {
-		if dir != "" {
+		// Images of a layout are fetch's to read.
+		if dir != "" && (c.Request.Contexts[i].Layout == "" || c.Request.Role == request.RoleFetch) {
 			list = append(list, readOnly(guestNamed(i), dir))
 		}
 	}
@@ -128,7 +129,7 @@ func resolveContexts(c *Config) error {
 // takeStdin copies standard input into the run's directory: no stream of the
 // host's goes into the sandbox. It may take all the space that is left but what
 // the smallest build needs.
-func takeStdin(ctx context.Context, c Config, l layout) error {
+func takeStdin(ctx context.Context, c Config, l home) error {
 	if c.Stdin == nil {
 		return nil
 	}
@@ -138,7 +139,7 @@ func takeStdin(ctx context.Context, c Config, l layout) error {
 	}
 	limit := free - margin - minQuota
 	if limit < 0 {
-		return &SpaceError{Dir: l.dir, Free: free}
+		return &SpaceError{Dir: l.dir, Free: free, Need: margin + minQuota}
 	}
 	f, err := os.OpenFile(l.archive, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {

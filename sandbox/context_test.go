@@ -58,7 +58,7 @@ func TestContextForms(t *testing.T) {
 		if d := cmp.Diff(tt.want, got); d != "" {
 			t.Errorf("%s: request (-want +got):\n%s", tt.name, d)
 		}
-		if m := listed(contextMounts(c, layoutOf("/run"))); m != tt.mounts {
+		if m := listed(contextMounts(c, homeOf("/run").of(request.RoleFetch))); m != tt.mounts {
 			t.Errorf("%s: mounts %q, want %q", tt.name, m, tt.mounts)
 		}
 	}
@@ -131,7 +131,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("torn") }
 // Standard input is kept as a file, and a reader that never ends does not hold
 // up the end.
 func TestTakeStdin(t *testing.T) {
-	l := layoutOf(t.TempDir())
+	l := homeOf(t.TempDir())
 	data := bytes.Repeat([]byte("context "), 1<<17)
 	if err := takeStdin(t.Context(), Config{Stdin: bytes.NewReader(data)}, l); err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestTakeStdin(t *testing.T) {
 	defer w.Close()
 	stop := errors.New("stop")
 	time.AfterFunc(10*time.Millisecond, func() { cancel(stop) })
-	if err := takeStdin(ctx, Config{Stdin: r}, layoutOf(t.TempDir())); !errors.Is(err, stop) {
+	if err := takeStdin(ctx, Config{Stdin: r}, homeOf(t.TempDir())); !errors.Is(err, stop) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,7 +39,11 @@ func FuzzServe(f *testing.F) {
 	f.Add(frame(request.FrameHello, good, request.FrameAsk, request.Ask{Scope: request.Secret, Name: "a", Data: []byte{13}}))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		dir := t.TempDir()
-		out, err := openOutputs(Outputs{LayoutDir: filepath.Join(dir, "l"), TarPath: filepath.Join(dir, "t")}, dir)
+		st, err := openStore(filepath.Join(dir, "store"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := openOutputs(Outputs{LayoutDir: filepath.Join(dir, "l"), TarPath: filepath.Join(dir, "t")}, dir, st)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +63,8 @@ func FuzzServe(f *testing.F) {
 			}
 			return request.Answer{}
 		}
-		s := newSession(ours, c, out, func(p request.Posture) (request.RolePosture, error) { return request.RolePosture{Inside: p}, nil })
+		in := &intake{role: request.RoleBuild, store: st, out: out, open: map[uint32]incoming{}}
+		s := newSession(ours, c, conversation{part: part{role: in.role}, in: in}, standing)
 		start := time.Now()
 		res, err := s.serve(t.Context())
 		if err == nil && res.Failure == nil && len(res.Posture) != 1 {
@@ -67,12 +73,22 @@ func FuzzServe(f *testing.F) {
 		if time.Since(start) > 5*time.Second {
 			t.Error("hangs")
 		}
+		in.discard()
 		if err := out.discard(); err != nil {
 			t.Error(err)
 		}
-		entries, err := os.ReadDir(dir)
-		if err != nil || len(entries) != 1 || entries[0].Name() != stagingName {
-			t.Errorf("left: %v, %v", entries, err)
+		var left []string
+		for _, d := range []string{dir, filepath.Join(st.dir, "new")} {
+			entries, err := os.ReadDir(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				left = append(left, e.Name())
+			}
+		}
+		if !slices.Equal(left, []string{stagingName, "store"}) {
+			t.Errorf("left: %v", left)
 		}
 	})
 }

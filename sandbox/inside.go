@@ -124,7 +124,7 @@ func (w walls) verifyNetwork(n request.Connection) error {
 	switch network := w.flags.Get("network"); {
 	case network == "none" && (len(n.Interfaces) > 0 || len(n.Gateways) > 0):
 		problem = "there is one where none was promised"
-	case network == "none", network == "host":
+	case network == "none":
 	case len(n.Interfaces) != 1:
 		problem = fmt.Sprintf("there are %d interfaces instead of the gateway's", len(n.Interfaces))
 	case !isLink(n.Interfaces[0].Addresses, ends) || !isLink(n.Gateways, ways):

@@ -35,7 +35,7 @@ const maxSpec = 4 << 20
 // broken. The spec is made by code that changes; what must not change is said
 // here a second time, as data, and looked at before every start.
 func lintBundle(c Config, l layout, m mode, flags runsc.Flags) (*specs.Spec, error) {
-	f, err := os.Open(filepath.Join(l.dir, "config.json"))
+	f, err := os.Open(filepath.Join(l.bundle, "config.json"))
 	if err != nil {
 		return nil, fmt.Errorf("check spec: %w", err)
 	}
@@ -209,9 +209,7 @@ func (b bundleText) namespaces() string {
 	left := map[specs.LinuxNamespaceType]string{
 		specs.PIDNamespace: "", specs.MountNamespace: "", specs.IPCNamespace: "", specs.UTSNamespace: "",
 	}
-	if b.flags.Get("network") != "host" {
-		left[specs.NetworkNamespace] = map[string]string{"sandbox": ownNetwork}[b.flags.Get("network")]
-	}
+	left[specs.NetworkNamespace] = map[string]string{"sandbox": ownNetwork}[b.flags.Get("network")]
 	ids := []specs.LinuxIDMapping(nil)
 	if b.m == modeRoot {
 		left[specs.UserNamespace], ids = "", nobodyMap()

@@ -17,7 +17,7 @@ func (b bundleText) flagRules() map[string][]string {
 		"oci-seccomp":             {"true"},  // R2
 		"rootless":                {"false"}, // R11
 		"directfs":                {"false"}, // R12
-		"network":                 {"sandbox", "none", "host"},
+		"network":                 {"sandbox", "none"},
 		"gofer-network-namespace": {"new"},
 		"net-raw":                 either,
 		"overlay2":                {"none"},
@@ -48,7 +48,7 @@ func (b bundleText) flagValues() string {
 	}
 	places := map[string]string{"root": b.l.state, "log": b.l.log, "panic-log": b.l.panics}
 	if b.c.DebugDir != "" {
-		places["debug-log"] = b.c.DebugDir + "/"
+		places["debug-log"] = filepath.Join(b.c.DebugDir, string(b.l.role)) + "/"
 	}
 	seen := map[string]bool{}
 	for _, f := range b.flags {

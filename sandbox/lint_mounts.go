@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,12 +92,7 @@ func (b bundleText) named(source string) bool {
 	if !path.IsAbs(source) || path.Clean(source) != source || strings.ContainsFunc(source, isControl) {
 		return false
 	}
-	run := b.l.dir // or the directory around it that is this run's
-	if rel, err := filepath.Rel(b.c.WorkDir, b.l.dir); err == nil && filepath.IsLocal(rel) {
-		first, _, _ := strings.Cut(rel, "/")
-		run = filepath.Join(b.c.WorkDir, first)
-	}
-	return source != run && below(source, run) || slices.Contains(b.callers(), source)
+	return source != b.l.dir && below(source, b.l.dir) || slices.Contains(b.callers(), source)
 }
 
 func isControl(r rune) bool { return r < 0x20 || r == 0x7f }

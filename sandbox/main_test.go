@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
 // helperEnv makes the test binary a launcher: its value is a job as JSON.
@@ -45,6 +46,10 @@ func testFiles(t *testing.T) built {
 }
 
 func TestMain(m *testing.M) {
+	if gateway.IsFirstStage(os.Args) {
+		fmt.Fprintln(os.Stderr, gateway.FirstStage(os.Args))
+		os.Exit(125)
+	}
 	if j := os.Getenv(helperEnv); j != "" {
 		os.Exit(helper(j))
 	}

@@ -2,26 +2,16 @@ package sandbox
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-)
-
-// Limits of what comes out.
-const (
-	maxBlobs = 4096
-	maxIndex = 4 << 20 // bytes
 )
 
 // stagedPrefix begins the names of files and directories that are not complete
@@ -30,10 +20,11 @@ const stagedPrefix = ".kbuild-sandbox-"
 
 var errOutput = errors.New("output refused")
 
-// outputs writes what the executor hands out under temporary names, and gives
-// all of it its names when the build has succeeded.
+// outputs writes what build hands out under temporary names, and gives all of
+// it its names when the build has succeeded.
 type outputs struct {
 	journal *os.File // see stagingName
+	store   *store
 	left    int64    // bytes that may still come
 	made    []string // directories that did not exist, outermost first
 
@@ -41,31 +32,25 @@ type outputs struct {
 	tarPath string
 	layout  string // temporary directory, or ""
 	layDir  string
-	blobs   map[string]bool // hex digests in layout
+	blobs   map[string]bool // digests of stored blobs that belong to the layout
 	index   bool
 	hasTar  bool
-
-	caches *caches // nil: nothing is kept
-
-	open map[uint32]*stream
 }
 
 // stream is an output that is open.
 type stream struct {
+	out  *outputs
 	what request.Output
 	f    *os.File
 	w    *bufio.Writer
-	sum  hash.Hash
 	n    int64
 	max  int64
-
-	cache *keptLayer // instead of a file of its own
 }
 
 // openOutputs makes the temporary places, so that a place that cannot be
 // written is known before the build.
-func openOutputs(c Outputs, dir string) (_ *outputs, err error) {
-	o := &outputs{tarPath: c.TarPath, layDir: c.LayoutDir, left: c.Limit, blobs: map[string]bool{}, open: map[uint32]*stream{}}
+func openOutputs(c Outputs, dir string, s *store) (_ *outputs, err error) {
+	o := &outputs{store: s, tarPath: c.TarPath, layDir: c.LayoutDir, left: c.Limit, blobs: map[string]bool{}}
 	if o.journal, err = os.OpenFile(filepath.Join(dir, stagingName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
 		return nil, fmt.Errorf("prepare outputs: %w", err)
 	}
@@ -186,26 +171,15 @@ func dropIfEmpty(path string) {
 	}
 }
 
-// begin opens the next output.
-func (o *outputs) begin(what request.Output) error {
-	if o.open[what.Stream] != nil || len(o.open) >= request.MaxStreams {
-		return fmt.Errorf("%w: stream %d of %d", errOutput, what.Stream, len(o.open))
-	}
-	if what.Kind == request.OutputCache {
-		layer, err := o.caches.begin(what)
-		if err != nil {
-			return err
-		}
-		o.open[what.Stream] = &stream{what: what, cache: layer}
-		return nil
-	}
+// begin opens an output.
+func (o *outputs) begin(what request.Output) (*stream, error) {
 	if what.Size < 0 || what.Size > o.left {
-		return fmt.Errorf("%w: %d bytes announced, %d are left", errOutput, what.Size, o.left)
+		return nil, fmt.Errorf("%w: %d bytes announced, %d are left", errOutput, what.Size, o.left)
 	}
-	s := &stream{what: what, sum: sha256.New(), max: o.left}
-	path, err := o.place(what)
+	s := &stream{out: o, what: what, max: o.left}
+	path, err := o.place(what.Kind)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if what.Size > 0 {
 		s.max = what.Size
@@ -214,107 +188,117 @@ func (o *outputs) begin(what request.Output) error {
 		s.max = min(s.max, maxIndex)
 	}
 	if s.f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644); err != nil {
-		return fmt.Errorf("write output: %w", err)
+		return nil, fmt.Errorf("write output: %w", err)
 	}
 	s.w = bufio.NewWriterSize(s.f, 1<<20)
-	o.open[what.Stream] = s
+	return s, nil
+}
+
+// place returns the temporary file of an output that was asked for.
+func (o *outputs) place(kind request.OutputKind) (string, error) {
+	switch {
+	case kind == request.OutputTar && o.tar != "" && !o.hasTar:
+		return o.tar, nil
+	case kind == request.OutputIndex && o.layout != "" && !o.index:
+		return filepath.Join(o.layout, "index.json"), nil
+	}
+	return "", fmt.Errorf("%w: %.20q was not asked for, or came twice", errOutput, kind)
+}
+
+// keep makes a stored blob part of the layout.
+func (o *outputs) keep(digest string) error {
+	if o.layout == "" || o.index {
+		return fmt.Errorf("%w: a layout was not asked for, or is complete", errOutput)
+	}
+	size, ok := o.store.size(digest)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: blob %.80q is not there", errOutput, digest)
+	case o.blobs[digest]:
+		return nil
+	case size > o.left:
+		return fmt.Errorf("%w: a blob of %d bytes, %d are left", errOutput, size, o.left)
+	}
+	o.left -= size
+	o.blobs[digest] = true
 	return nil
 }
 
-// digestForm is a digest as the launcher takes one; the hex part becomes a file
-// name.
-var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
-// place returns the temporary file of an output that was asked for.
-func (o *outputs) place(what request.Output) (string, error) {
-	switch what.Kind {
-	case request.OutputTar:
-		if o.tar == "" || o.hasTar {
-			break
-		}
-		return o.tar, nil
-	case request.OutputBlob:
-		if o.layout == "" || o.index {
-			break
-		}
-		if !digestForm.MatchString(what.Digest) {
-			return "", fmt.Errorf("%w: digest %.80q", errOutput, what.Digest)
-		}
-		if len(o.blobs) >= maxBlobs {
-			return "", fmt.Errorf("%w: more than %d blobs", errOutput, maxBlobs)
-		}
-		return filepath.Join(o.layout, strings.TrimPrefix(what.Digest, "sha256:")), nil
-	case request.OutputIndex:
-		if o.layout == "" || o.index {
-			break
-		}
-		return filepath.Join(o.layout, "index.json"), nil
-	}
-	return "", fmt.Errorf("%w: %.20q was not asked for, or came twice", errOutput, what.Kind)
-}
-
-// write takes a chunk of an open output.
-func (o *outputs) write(stream uint32, p []byte) error {
-	s := o.open[stream]
-	if s == nil {
-		return fmt.Errorf("%w: bytes without an output", errOutput)
-	}
-	if s.cache != nil {
-		return s.cache.write(p)
-	}
+func (s *stream) write(p []byte) error {
 	if s.n += int64(len(p)); s.n > s.max {
 		return fmt.Errorf("%w: %s has more than %d bytes", errOutput, s.what.Kind, s.max)
 	}
-	o.left -= int64(len(p))
-	s.sum.Write(p)
+	s.out.left -= int64(len(p))
 	if _, err := s.w.Write(p); err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
 }
 
-// end closes an open output and checks it.
-func (o *outputs) end(e request.OutputEnd) error {
-	s := o.open[e.Stream]
-	if s == nil {
-		return fmt.Errorf("%w: end without an output", errOutput)
-	}
-	delete(o.open, e.Stream)
-	if s.cache != nil {
-		return s.cache.end()
-	}
+// end closes the output and checks it.
+func (s *stream) end(e request.OutputEnd) error {
 	if err := errors.Join(s.w.Flush(), s.f.Close()); err != nil {
 		return fmt.Errorf("write output: %w", err)
+	}
+	if e.Dropped {
+		return nil // and so it is missing
 	}
 	if s.what.Size > 0 && s.n != s.what.Size {
 		return fmt.Errorf("%w: %s has %d bytes instead of %d", errOutput, s.what.Kind, s.n, s.what.Size)
 	}
-	switch s.what.Kind {
-	case request.OutputBlob:
-		got := hex.EncodeToString(s.sum.Sum(nil))
-		if "sha256:"+got != s.what.Digest {
-			return fmt.Errorf("%w: blob %s has digest sha256:%s", errOutput, s.what.Digest, got)
-		}
-		o.blobs[got] = true
-	case request.OutputIndex:
-		b, err := os.ReadFile(s.f.Name())
-		if err != nil {
-			return fmt.Errorf("write output: %w", err)
-		}
-		if !json.Valid(b) {
-			return fmt.Errorf("%w: index.json is not JSON", errOutput)
-		}
-		o.index = true
-	case request.OutputTar:
-		o.hasTar = true
+	if s.what.Kind == request.OutputTar {
+		s.out.hasTar = true
+		return nil
 	}
+	b, err := os.ReadFile(s.f.Name())
+	if err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	if !json.Valid(b) {
+		return fmt.Errorf("%w: index.json is not JSON", errOutput)
+	}
+	s.out.index = true
 	return nil
+}
+
+func (s *stream) discard() { s.f.Close() }
+
+// reroot makes root the one entry of the layout, under the name that the old one
+// had, and keeps further blobs in it.
+func (o *outputs) reroot(root request.Descriptor, digests []string) error {
+	if o.layout == "" {
+		return nil
+	}
+	path := filepath.Join(o.layout, "index.json")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var index struct {
+		SchemaVersion int    `json:"schemaVersion"`
+		MediaType     string `json:"mediaType,omitempty"`
+		Manifests     []struct {
+			request.Descriptor
+			Annotations map[string]string `json:"annotations,omitempty"`
+		} `json:"manifests"`
+	}
+	if err := json.Unmarshal(raw, &index); err != nil || len(index.Manifests) != 1 {
+		return fmt.Errorf("%w: index.json has %d entries (%w)", errOutput, len(index.Manifests), errors.Join(err))
+	}
+	index.Manifests[0].Descriptor = root
+	if raw, err = json.Marshal(index); err != nil {
+		return err
+	}
+	for _, d := range digests {
+		o.blobs[d] = true
+	}
+	return os.WriteFile(path, raw, 0o644)
 }
 
 // commit gives everything its name: what refers to something after what it
 // refers to, index.json last.
 func (o *outputs) commit() error {
-	if len(o.open) > 0 || (o.tar != "" && !o.hasTar) || (o.layout != "" && !o.index) {
+	if o.tar != "" && !o.hasTar || o.layout != "" && !o.index {
 		return fmt.Errorf("%w: the build succeeded without handing out all that was asked for", errOutput)
 	}
 	if o.tar != "" {
@@ -339,14 +323,17 @@ func (o *outputs) commitLayout() error {
 	}
 	defer dir.Close()
 	tmp := filepath.Base(o.layout)
-	const version = `{"imageLayoutVersion":"1.0.0"}`
-	if err := dir.WriteFile(filepath.Join(tmp, "oci-layout"), []byte(version), 0o644); err != nil {
+	if err := dir.WriteFile(filepath.Join(tmp, "oci-layout"), []byte(layoutVersion), 0o644); err != nil {
 		return err
 	}
 	if err := dir.MkdirAll("blobs/sha256", 0o755); err != nil {
 		return err
 	}
-	for hex := range o.blobs {
+	for digest := range o.blobs {
+		hex := strings.TrimPrefix(digest, "sha256:")
+		if err := o.store.link(digest, filepath.Join(o.layout, hex)); err != nil {
+			return err
+		}
 		if err := dir.Rename(filepath.Join(tmp, hex), filepath.Join("blobs/sha256", hex)); err != nil {
 			return err
 		}
@@ -363,13 +350,6 @@ func (o *outputs) commitLayout() error {
 // discard removes what was not committed.
 func (o *outputs) discard() error {
 	var errs []error
-	for _, s := range o.open {
-		if s.cache != nil {
-			s.cache.discard()
-		} else {
-			s.f.Close()
-		}
-	}
 	if o.tar != "" {
 		errs = append(errs, os.Remove(o.tar))
 	}

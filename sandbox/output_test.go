@@ -117,7 +117,7 @@ func TestOutputLimit(t *testing.T) {
 	j := newJob(t, "layout")
 	j.Layout = filepath.Join(j.Base, "out")
 	_, _, err := run(t, j, func(c *Config) { c.Outputs.Limit = 1 << 20 })
-	if err == nil || !strings.Contains(err.Error(), "6291456 bytes announced, 1048570 are left") {
+	if err == nil || !strings.Contains(err.Error(), "a blob of 6291456 bytes, 1048570 are left") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -60,8 +60,8 @@ type walls struct {
 // newWalls are those of a sandbox that is started by this spec with these flags.
 func newWalls(c Config, l layout, m mode, s *specs.Spec, f runsc.Flags) walls {
 	return walls{
-		role: c.Request.Role, mode: m, directfs: f.Get("directfs") == "true",
-		dir: l.dir, state: l.state, files: []string{l.log, l.panics}, work: l.work, debug: c.DebugDir,
+		role: l.role, mode: m, directfs: f.Get("directfs") == "true",
+		dir: l.dir, state: l.state, files: []string{l.log, l.panics}, work: l.work, debug: f.Get("debug-log"),
 		flags: f, spec: s, gvisor: c.Runsc.Version.Text, version: c.Version, executor: c.Executor,
 	}
 }

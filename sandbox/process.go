@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
 // maxTail is how much of what the executor prints is kept, in bytes. It prints
@@ -30,15 +31,18 @@ type running struct {
 	// walls are what was promised and has to be found before anything is built.
 	walls walls
 
+	gate  *gate // nil: it has no network
+	hold  *hold
+	sink  request.Sink
 	tail  *copyTail
 	pipes sync.WaitGroup
 	done  chan struct{} // closed when runsc has ended
 	exit  error         // how, valid after done
 }
 
-// start starts runsc.
+// start starts runsc for l's role behind a gateway of its own.
 func start(c Config, l layout, m mode) (_ *running, err error) {
-	flags := runsc.Table(l.settings(c))
+	flags := runsc.Table(l.settings(c, m))
 	s, err := lintBundle(c, l, m, flags)
 	if err != nil {
 		return nil, err
@@ -54,21 +58,64 @@ func start(c Config, l layout, m mode) (_ *running, err error) {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
 	defer w.Close()
-	p := &running{conn: ours, l: l, m: m, walls: newWalls(c, l, m, s, flags), tail: &copyTail{size: maxTail}, done: make(chan struct{})}
+	p := &running{
+		conn: ours, l: l, m: m, walls: newWalls(c, l, m, s, flags), hold: c.hold, sink: c.Sink, tail: &copyTail{size: maxTail}, done: make(chan struct{}),
+	}
 	cmd := c.Runsc.Command(runsc.Start{
-		Flags: flags, Bundle: l.dir, ID: containerID,
+		Flags: flags, Bundle: l.bundle, ID: containerID,
 		Pass: theirs, Stdout: w, Stderr: w, Userns: m == modeUser,
 	})
-	if err := p.launch(cmd); err != nil {
+	if err := p.connect(c, cmd); err != nil {
 		ours.Close()
 		r.Close()
-		return nil, startError(err, m)
+		return nil, err
 	}
 	p.pipes.Go(func() {
 		defer r.Close()
 		_, _ = io.Copy(p.tail, r)
 	})
 	return p, nil
+}
+
+// self is this program's own file, which makes the link before it becomes runsc.
+const self = "/proc/self/exe"
+
+// connect starts cmd, with a gateway at the other end of its link, if it is to
+// have a network.
+func (p *running) connect(c Config, cmd *exec.Cmd) error {
+	role := p.l.role
+	if c.Network.none(role) {
+		if err := p.launch(cmd); err != nil {
+			return startError(err, p.m)
+		}
+		return nil
+	}
+	link, err := gateway.Through(cmd, self)
+	if err != nil {
+		return networkError(err)
+	}
+	defer link.Close()
+	if err := p.launch(cmd); err != nil {
+		return startError(err, p.m)
+	}
+	end, err := link.Link()
+	if err == nil {
+		p.gate, err = openGate(c, role, end)
+	}
+	if err == nil {
+		err = link.Go()
+	}
+	if err != nil {
+		link.Close()
+		<-p.done // it ends where nobody lets it go on
+		return networkError(errors.Join(err, p.gate.close()))
+	}
+	return nil
+}
+
+// networkError is a link or a gateway that cannot be had.
+func networkError(err error) error {
+	return &WallError{Wall: "network", Msg: "the sandbox cannot get one of its own", Hint: doctorHint, Err: err}
 }
 
 // launch starts cmd on a thread of its own and keeps the thread until cmd has
@@ -79,7 +126,7 @@ func (p *running) launch(cmd *exec.Cmd) error {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := p.startHeld(cmd)
 		started <- err
 		if err == nil {
 			p.exit = cmd.Wait()
@@ -89,8 +136,23 @@ func (p *running) launch(cmd *exec.Cmd) error {
 	return <-started
 }
 
+// startHeld starts cmd within the limits of the run, on the calling thread.
+func (p *running) startHeld(cmd *exec.Cmd) error {
+	detach, err := p.hold.attach(cmd)
+	if err != nil {
+		return err
+	}
+	// Where the thread cannot leave the group again, the group cannot be removed,
+	// which is told.
+	defer func() { _ = detach() }()
+	return cmd.Start()
+}
+
 // startError explains why the kernel did not start runsc.
 func startError(err error, m mode) error {
+	if wall := new(WallError); errors.As(err, &wall) {
+		return wall
+	}
 	for _, e := range []error{syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL} {
 		if m == modeUser && errors.Is(err, e) {
 			return &WallError{Wall: "user namespace", Msg: "this machine does not let this user make one", Hint: doctorHint, Err: err}
@@ -116,14 +178,20 @@ func (p *running) end(ctx context.Context, state string, grace time.Duration) {
 		p.pipes.Wait()
 	}
 	p.conn.Close()
+	if err := p.gate.close(); err != nil {
+		warn(p.sink, "gateway: "+err.Error())
+	}
 }
 
 // explain adds to an error of the session what is known about the sandbox.
 func (p *running) explain(err error, started bool) error {
 	var wall *WallError
+	var space *SpaceError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &space):
+		return err
 	case errors.As(err, &wall):
 		wall.Log = p.report()
 		return err

@@ -16,14 +16,15 @@ const (
 	minQuota = 64 << 20
 )
 
-// SpaceError says that a disk is too full to begin.
+// SpaceError says that a disk is too full to begin or to go on.
 type SpaceError struct {
 	Dir  string
 	Free int64 // bytes
+	Need int64 // bytes
 }
 
 func (e *SpaceError) Error() string {
-	return fmt.Sprintf("%s: no space: %d MiB are free, %d MiB are needed", e.Dir, e.Free>>20, (margin+minQuota)>>20)
+	return fmt.Sprintf("%s: no space: %d MiB are free, %d MiB are needed", e.Dir, e.Free>>20, e.Need>>20)
 }
 
 // workspaceQuota returns the size of the workspace in bytes: what was asked
@@ -35,7 +36,7 @@ func workspaceQuota(c Config) (int64, error) {
 		return 0, err
 	}
 	if free < margin+minQuota {
-		return 0, &SpaceError{Dir: c.WorkDir, Free: free}
+		return 0, &SpaceError{Dir: c.WorkDir, Free: free, Need: margin + minQuota}
 	}
 	if q := free - margin; c.Quota <= 0 || c.Quota > q {
 		return q, nil

@@ -15,11 +15,11 @@ import (
 // exitGrace is what the sandbox has for ending after its result.
 const exitGrace = time.Second
 
-// Run runs the executor in a new sandbox to its end. A build that failed is a
+// Run builds, in up to three sandboxes of their own, to the end. A build that failed is a
 // Result with a Failure and no error. The error is a *WallError if the sandbox
 // cannot be had, an *EndError if it broke, a *SpaceError if the disk is full
 // before it starts, ctx's cause if ctx ended, else about a file of the host.
-// When Run returns, nothing of the sandbox is left: no process, mount or file.
+// When Run returns, nothing of the sandboxes is left: no process, mount or file.
 func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	m, err := currentMode()
 	if err != nil {
@@ -44,27 +44,36 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 			warn(c.Sink, e.Error())
 		}
 	}()
-	if err := takeStdin(ctx, c, w.layout); err != nil {
+	if err := takeStdin(ctx, c, w.home); err != nil {
 		return res, err
 	}
 	if c.Quota, err = workspaceQuota(c); err != nil {
 		return res, err
 	}
-	if err := writeBundle(c, w.layout, m); err != nil {
+	if err := writeRoot(c, w.home); err != nil {
 		return res, err
 	}
-	out, err := openOutputs(c.Outputs, w.dir)
+	st, err := openStore(w.store)
+	if err != nil {
+		return res, err
+	}
+	out, err := openOutputs(c.Outputs, w.dir, st)
 	if err != nil {
 		return res, err
 	}
 	defer out.discard()
-	out.caches = caches
 	if err := ctx.Err(); err != nil {
 		return res, context.Cause(ctx)
 	}
-	res, err = runSandbox(ctx, c, w.layout, m, out)
+	t := newTally()
+	c.Network = t.watch(c.Network)
+	b := &build{
+		tally: t, c: c, home: w.home, mode: m, store: st, out: out, caches: caches,
+		events: newNumbering(c.Sink), results: map[request.Role]request.Result{},
+	}
+	res, err = b.run(ctx)
 	caches.trim()
-	if err != nil || res.Failure != nil {
+	if err != nil || res.Failure != nil || c.Request.Call != "" {
 		return res, err
 	}
 	return res, out.commit()
@@ -90,13 +99,14 @@ func warn(to request.Sink, text string) {
 	to.Emit(request.Event{Time: time.Now(), Kind: request.EventWarning, Text: text})
 }
 
-// runSandbox starts the sandbox, serves it and ends it.
-func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (request.Result, error) {
+// runSandbox starts one role's sandbox, serves it and ends it.
+func runSandbox(ctx context.Context, c Config, l layout, m mode, with conversation) (request.Result, error) {
 	p, err := start(c, l, m)
 	if err != nil {
 		return request.Result{}, err
 	}
-	s := newSession(p.conn, c, out, func(inside request.Posture) (request.RolePosture, error) {
+	c.Sink = p.gate.follow(c.Sink)
+	s := newSession(p.conn, c, with, func(inside request.Posture) (request.RolePosture, error) {
 		found, err := p.walls.check(inside)
 		return found, errors.Join(err, dropNames(l.work))
 	})
@@ -109,6 +119,7 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, out *outputs) (
 		}
 	}
 	p.end(ctx, l.state, grace)
+	p.gate.explain(res.Failure)
 	if ctx.Err() != nil && (err != nil || res.Failure != nil) {
 		return res, context.Cause(ctx)
 	}

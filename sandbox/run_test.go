@@ -78,7 +78,7 @@ func byName(said []string) map[string]string {
 
 var wantTour = map[string]string{
 	"workspace":              "104857600",
-	"list /":                 "caches context context.tar contexts dev etc in kbuild-executor proc sys tmp w",
+	"list /":                 "caches context context.tar contexts dev etc in kbuild-executor proc store sys tmp w",
 	"list /w":                "",
 	"list /in":               "Dockerfile ca-certificates.crt hosts request.json resolv.conf",
 	"list /context":          "secret",
@@ -136,7 +136,7 @@ func TestQuotaStopsTheGuest(t *testing.T) {
 func TestAsk(t *testing.T) {
 	var mu sync.Mutex
 	var hosts []string
-	_, said, err := run(t, newJob(t, "ask one.example two.example:5000 [::1]:5000"), func(c *Config) {
+	_, said, err := run(t, newJob(t, "@fetch ask one.example two.example:5000 [::1]:5000"), func(c *Config) {
 		c.Answer = func(_ context.Context, a request.Ask) request.Answer {
 			mu.Lock()
 			defer mu.Unlock()
@@ -196,8 +196,8 @@ func TestHostile(t *testing.T) {
 		{"event", `malformed frame: event "unheard"`},
 		{"answer", "is not the executor's to send"},
 		{"hello", "a second hello"},
-		{"ask", "malformed frame: ask for"},
-		{"repo", "malformed frame: ask for"},
+		{"ask", "malformed frame: build asks for"},
+		{"repo", "malformed frame: build asks for"},
 		{"chunk", "bytes without an output"},
 		{"end", "end without an output"},
 		{"unasked", `"tar" was not asked for`},
@@ -205,7 +205,7 @@ func TestHostile(t *testing.T) {
 		{"traversal", "output refused: digest"},
 		{"short", "has 1 bytes instead of 2"},
 		{"long", "has more than 2 bytes"},
-		{"huge", "bytes announced"},
+		{"huge", "no space: "},
 		{"index", "index.json is not JSON"},
 		{"missing", "without handing out all that was asked for"},
 		{"version", "result of version 9"},

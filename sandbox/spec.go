@@ -6,6 +6,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
 )
@@ -17,10 +18,10 @@ const ociVersion = "1.2.0"
 // returns.
 const sampleName = dirPrefix + "ID"
 
-// Spec returns the OCI spec and runsc's flags that Run would use, without
-// starting or writing anything. The run's own directory, which is random, is
+// Spec returns the OCI spec and runsc's flags that Run would use for one role,
+// without starting or writing anything. The run's own directory, which is random, is
 // called kbuild-sandbox-ID in it.
-func Spec(c Config) (*specs.Spec, runsc.Flags, error) {
+func Spec(c Config, role request.Role) (*specs.Spec, runsc.Flags, error) {
 	m, err := currentMode()
 	if err != nil {
 		return nil, nil, err
@@ -32,12 +33,13 @@ func Spec(c Config) (*specs.Spec, runsc.Flags, error) {
 	if c.Quota, err = workspaceQuota(c); err != nil {
 		return nil, nil, err
 	}
-	l := layoutOf(filepath.Join(c.WorkDir, sampleName))
+	c = c.playing(role)
+	l := homeOf(filepath.Join(c.WorkDir, sampleName)).of(role)
 	s, err := newSpec(c, l, m)
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, runsc.Table(l.settings(c)), nil
+	return s, runsc.Table(l.settings(c, m)), nil
 }
 
 // newSpec folds the parts of a spec into one. Nothing that a tenant wrote goes
@@ -45,7 +47,7 @@ func Spec(c Config) (*specs.Spec, runsc.Flags, error) {
 func newSpec(c Config, l layout, m mode) (*specs.Spec, error) {
 	s := &specs.Spec{Version: ociVersion, Linux: &specs.Linux{}}
 	for _, part := range []func(*specs.Spec) error{
-		process, root(l), storage(c, l), namespaces(m), filter,
+		process, root(l), storage(c, l), namespaces(m), networkNamespace(c), filter,
 	} {
 		if err := part(s); err != nil {
 			return nil, fmt.Errorf("make spec: %w", err)
@@ -97,6 +99,19 @@ func namespaces(m mode) func(*specs.Spec) error {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 			s.Linux.UIDMappings, s.Linux.GIDMappings = nobodyMap(), nobodyMap()
 		}
+		return nil
+	}
+}
+
+// networkNamespace is the one that the first stage has put runsc into, with the
+// link; or a new one, with nothing in it.
+func networkNamespace(c Config) func(*specs.Spec) error {
+	return func(s *specs.Spec) error {
+		ns := specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/self/ns/net"}
+		if c.Network.none(c.Request.Role) {
+			ns.Path = ""
+		}
+		s.Linux.Namespaces = append(s.Linux.Namespaces, ns)
 		return nil
 	}
 }

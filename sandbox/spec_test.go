@@ -38,12 +38,19 @@ func sampleConfig() Config {
 
 // TestGoldenSpec shows the whole spec in review; run with -update to accept.
 func TestGoldenSpec(t *testing.T) {
-	for name, m := range map[string]mode{"root": modeRoot, "user": modeUser} {
+	for name, tt := range map[string]struct {
+		mode mode
+		role request.Role
+	}{
+		"root": {modeRoot, request.RoleBuild}, "user": {modeUser, request.RoleBuild},
+		"fetch": {modeUser, request.RoleFetch}, "push": {modeUser, request.RolePush},
+	} {
 		c, err := sampleConfig().prepared()
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := newSpec(c, layoutOf(filepath.Join(c.WorkDir, sampleName)), m)
+		c = c.playing(tt.role)
+		s, err := newSpec(c, homeOf(filepath.Join(c.WorkDir, sampleName)).of(tt.role), tt.mode)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,19 +85,19 @@ func golden(t *testing.T, name, got string) {
 // TestGoldenFlags shows every flag of runsc.
 func TestGoldenFlags(t *testing.T) {
 	c := sampleConfig()
-	l := layoutOf(filepath.Join(c.WorkDir, sampleName))
-	golden(t, "flags.txt", strings.Join(runsc.Table(l.settings(c)).Args(), "\n")+"\n")
+	l := homeOf(filepath.Join(c.WorkDir, sampleName)).of(request.RoleBuild)
+	golden(t, "flags.txt", strings.Join(runsc.Table(l.settings(c, modeRoot)).Args(), "\n")+"\n")
 }
 
 // Spec says the same as Run does, twice, and writes nothing.
 func TestSpecIsDeterministic(t *testing.T) {
 	c := sampleConfig()
 	c.WorkDir = filepath.Join(t.TempDir(), "not", "there")
-	one, flags, err := Spec(c)
+	one, flags, err := Spec(c, request.RoleBuild)
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, _, err := Spec(c)
+	two, _, err := Spec(c, request.RoleBuild)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +118,7 @@ func TestSpecRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSpec(c, layoutOf("/d"), modeRoot)
+	s, err := newSpec(c, homeOf("/d").of(request.RoleBuild), modeRoot)
 	if err != nil {
 		t.Fatal(err)
 	}

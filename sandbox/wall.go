@@ -22,7 +22,7 @@ import (
 // namespace of the process only, which holds no resource of the host: the
 // network namespace is not its own, so CAP_NET_RAW opens no raw socket.
 const (
-	sentryCaps = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SYS_PTRACE
+	sentryCaps = 1 << unix.CAP_SYS_PTRACE
 	goferCaps  = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH |
 		1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SYS_CHROOT
 )
@@ -142,7 +142,7 @@ func (w walls) verifyProcess(h *hostProcess) error {
 		}
 	}
 	for _, name := range namespaceNames() {
-		if !slices.Contains(h.Namespaces, name) && !w.shares(name) {
+		if !slices.Contains(h.Namespaces, name) {
 			return wall(h.Role, name+" namespace", "is the launcher's own")
 		}
 	}
@@ -260,9 +260,4 @@ func (w walls) own(f openFile) bool {
 		info, err := os.Lstat(name)
 		return err == nil && os.SameFile(info, f.info)
 	})
-}
-
-// shares: with the host's network there is no namespace of its own to have.
-func (w walls) shares(namespace string) bool {
-	return namespace == "net" && w.flags.Get("network") == "host"
 }

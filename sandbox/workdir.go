@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ const (
 
 	// maxDirLen keeps the path of runsc's control socket below the 107 bytes of
 	// a Unix socket's address; with a longer one runsc would put it elsewhere.
-	maxDirLen = 107 - len("/r/runsc-"+containerID+".sock")
+	maxDirLen = 107 - len("/b/r/runsc-"+containerID+".sock")
 
 	// staleNew is the age, from which a directory that never got its lock is
 	// taken for dead.
@@ -41,7 +42,7 @@ const (
 // workdir is one run's own directory. The lock on a file in it says that its
 // launcher lives; the kernel drops it with the process, however that ends.
 type workdir struct {
-	layout
+	home
 	lock *os.File
 }
 
@@ -71,7 +72,7 @@ func openWorkdir(ctx context.Context, base string, warn func(string)) (*workdir,
 		os.RemoveAll(tmp)
 		return nil, fmt.Errorf("make work directory: %w", err)
 	}
-	return &workdir{layout: layoutOf(dir), lock: lock}, nil
+	return &workdir{home: homeOf(dir), lock: lock}, nil
 }
 
 // checkLength refuses a path that is too long for what lies below it.
@@ -103,23 +104,28 @@ func takeLock(path string, flag int) (*os.File, error) {
 
 // remove ends every process of the run and removes its directory.
 func (w *workdir) remove(ctx context.Context) error {
-	err := clear(ctx, w.layout)
+	err := clear(ctx, w.home)
 	// The lock goes last: until then no sweep touches the directory.
 	return errors.Join(err, w.lock.Close())
 }
 
 // clear is how a run's directory goes, whoever does it.
-func clear(ctx context.Context, l layout) error {
+func clear(ctx context.Context, h home) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goneIn)
 	defer cancel()
-	if err := runsc.Kill(ctx, l.state); err != nil {
-		return fmt.Errorf("end the sandbox in %s: %w", l.dir, err)
+	for _, role := range roles {
+		if err := runsc.Kill(ctx, h.of(role).state); err != nil {
+			return fmt.Errorf("end the sandbox in %s: %w", h.of(role).bundle, err)
+		}
 	}
-	if err := unmountBelow(l.dir); err != nil {
+	if err := unmountBelow(h.dir); err != nil {
 		return err
 	}
-	removeStaged(filepath.Join(l.dir, stagingName))
-	if err := os.RemoveAll(l.dir); err != nil {
+	if err := removeGroups(ctx, h); err != nil {
+		return err
+	}
+	removeStaged(filepath.Join(h.dir, stagingName))
+	if err := os.RemoveAll(h.dir); err != nil {
 		return fmt.Errorf("remove work directory: %w", err)
 	}
 	return nil
@@ -166,7 +172,7 @@ func sweepOne(ctx context.Context, dir string, info fs.FileInfo) error {
 	default:
 		defer lock.Close()
 	}
-	return clear(ctx, layoutOf(dir))
+	return clear(ctx, homeOf(dir))
 }
 
 // onlyOurs tells whether a directory without a lock holds nothing but what a
@@ -176,16 +182,17 @@ func onlyOurs(dir string) bool {
 	if err != nil {
 		return false
 	}
-	l := layoutOf(dir)
-	for _, e := range entries {
-		switch filepath.Join(dir, e.Name()) {
-		case l.rootfs, l.in, l.work, l.state, l.log, l.panics,
-			filepath.Join(dir, "config.json"), filepath.Join(dir, stagingName), filepath.Join(dir, lockName):
-		default:
-			return false
-		}
+	h := homeOf(dir)
+	known := []string{h.archive, h.rootfs, h.store}
+	for _, name := range []string{stagingName, lockName, recordName} {
+		known = append(known, filepath.Join(dir, name))
 	}
-	return true
+	for _, role := range roles {
+		known = append(known, h.of(role).bundle)
+	}
+	return !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return !slices.Contains(known, filepath.Join(dir, e.Name()))
+	})
 }
 
 // ours tells whether a directory was made by a launcher of this user: in a

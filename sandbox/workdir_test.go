@@ -90,7 +90,7 @@ func TestSweepOutputs(t *testing.T) {
 	base, out := t.TempDir(), t.TempDir()
 	w := openHere(t, base)
 	c := Outputs{LayoutDir: filepath.Join(out, "new", "layout"), TarPath: filepath.Join(out, "tars", "x.tar")}
-	if _, err := openOutputs(c, w.dir); err != nil {
+	if _, err := openOutputs(c, w.dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	done := filepath.Join(out, "tars", "finished.tar")

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +18,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/posture"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
 )
 
 // What the launcher lays out for the executor; see package sandbox.
@@ -132,10 +135,29 @@ func measure() (request.Posture, error) {
 	return p, err
 }
 
-// launcherWalls are the walls that the launcher promised.
+// launcherWalls are the walls that the launcher promised, as the executor finds
+// them; the launcher compares the same with what it asked for, and more.
 func launcherWalls(p request.Posture) error {
-	if !p.GVisor {
-		return &executor.WallError{Wall: "gVisor", Found: "this kernel is not gVisor's: " + p.Kernel}
+	mask, err := policy.CapabilityMask(policy.ExecutorCapabilities())
+	if err != nil {
+		return err
+	}
+	bounding, err := strconv.ParseUint(p.Capabilities.Bounding, 16, 64)
+	missing := func(wall, found string) error { return &executor.WallError{Wall: wall, Found: found} }
+	switch {
+	case !p.GVisor:
+		return missing("gVisor", "this kernel is not gVisor's: "+p.Kernel)
+	case !slices.Equal(p.Denied, policy.ExecutorDenies()):
+		return missing("seccomp", fmt.Sprintf("the filter stops %q of %q", p.Denied, policy.ExecutorDenies()))
+	case err != nil || bounding&^mask != 0:
+		return missing("capabilities", fmt.Sprintf("the bounding set is %s, %016x is allowed", p.Capabilities.Bounding, mask))
+	case p.InUserns:
+		return missing("user namespace", "it is not the sandbox's first")
+	case slices.ContainsFunc(p.Mounts, func(m request.Mounted) bool { return m.Type == hostFiles && m.Writable }):
+		return missing("mounts", "files of the host are writable")
 	}
 	return needSeccomp(p)
 }
+
+// hostFiles is the type of a mount of files of the host, in gVisor.
+const hostFiles = "9p"

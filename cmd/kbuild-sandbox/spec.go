@@ -10,17 +10,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
 )
 
 const specLong = `Print, as JSON, what a build of this context would run in: the OCI spec
-(config.json), the policy inside it, and gVisor's flags. Nothing is started and
-nothing is written. Of the Dockerfile and of build's flags not a word is in it.`
+(config.json) of one of its sandboxes, the policy inside it, and gVisor's flags.
+Nothing is started and nothing is written. Of the Dockerfile and of build's flags not a word is in it.`
 
 func (a *app) specCommand() *cobra.Command {
 	var h host
+	var role string
 	c := &cobra.Command{
 		Use:   "spec [flags] [CONTEXT]",
 		Short: "Print the sandbox's spec and policy; start nothing",
@@ -33,8 +35,9 @@ func (a *app) specCommand() *cobra.Command {
 		},
 	}
 	h.register(c.Flags())
+	c.Flags().StringVar(&role, "role", string(request.RoleBuild), "which `sandbox`: fetch, build or push")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		s, err := a.spec(c.Context(), h, append(args, ".")[0])
+		s, err := a.spec(c.Context(), h, request.Role(role), append(args, ".")[0])
 		if err != nil {
 			return err
 		}
@@ -128,13 +131,19 @@ func outcome(errno uint) string {
 	return fmt.Sprintf("errno %d", errno)
 }
 
-func (a *app) spec(ctx context.Context, h host, contextDir string) (specText, error) {
+func (a *app) spec(ctx context.Context, h host, role request.Role, contextDir string) (specText, error) {
+	switch role {
+	case request.RoleFetch, request.RoleBuild, request.RolePush:
+	default:
+		return specText{}, &flags.Error{Msg: "--role " + string(role) + ": there are fetch, build and push"}
+	}
 	cfg, err := h.config(ctx)
 	if err != nil {
 		return specText{}, err
 	}
 	cfg.Context, cfg.DockerfileData = contextDir, []byte{}
-	config, args, err := sandbox.Spec(cfg)
+	cfg.Network.Run = policy.RunEgress()
+	config, args, err := sandbox.Spec(cfg, role)
 	if err != nil {
 		return specText{}, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -34,3 +35,7 @@ func versionText() string {
 	}
 	return "unknown"
 }
+
+// stamped is the version as the executor calls itself where it is of the same
+// release; one that was built without a stamp calls itself devel.
+func stamped() string { return cmp.Or(version, "devel") }

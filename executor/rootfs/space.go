@@ -112,6 +112,15 @@ func (s *Space) Mkdir() (string, error) {
 	}
 }
 
+// Full tells whether hardly anything can be written any more. What cannot be
+// measured is not full.
+func (s *Space) Full() bool {
+	const little = 1 << 20 // bytes
+	var st unix.Statfs_t
+	err := unix.Statfs(s.dir, &st)
+	return err == nil && int64(st.Bavail)*st.Bsize < little
+}
+
 // Tree returns a tree of the given lowers, the lowest first; none: an empty
 // tree.
 func (s *Space) Tree(lowers ...string) *Tree {

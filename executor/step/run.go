@@ -55,6 +55,9 @@ func doRun(ctx context.Context, op *plan.Run, tree *rootfs.Tree, env Env) (upper
 		return "", err
 	}
 	if err := r.execute(ctx); err != nil {
+		if env.Space.Full() {
+			err = fmt.Errorf("%w: %w", err, unix.ENOSPC)
+		}
 		return "", err
 	}
 	return m.Commit()

@@ -14,6 +14,8 @@ type Settings struct {
 	// small files of the context takes about two thirds of the time, for 16 more
 	// system calls in the sentry's own filter (rule R12).
 	DirectFS bool
+	// NoNetwork: the sandbox has its loopback interface and no other.
+	NoNetwork bool
 	// NoSUID: set-user-id programs in RUN steps do not elevate (rule R23).
 	NoSUID bool
 }
@@ -40,9 +42,13 @@ func Table(s Settings) Flags {
 		{"oci-seccomp", "true", "R2: without it the spec's filter is silently ignored"},
 		{"rootless", "false", "R11: the launcher makes the user namespace; gVisor's own way leaves the sentry more capabilities"},
 		{"directfs", strconv.FormatBool(s.DirectFS), "false: the sentry opens no host file; a separate gofer does"},
-		{"network", "host", "the sentry's sockets are the host's"},
+		{"network", network(s), "gVisor's own stack: sandbox: on the one interface that the gateway is behind"},
+		{"gso", "false", "the link's other end takes single packets, which may be as large as IP has them"},
+		{"software-gso", "false", "the same"},
+		{"tx-checksum-offload", "true", "the link is memory: nothing is damaged on it"},
+		{"rx-checksum-offload", "true", "the same"},
 		{"gofer-network-namespace", "new", "an empty one for the gofer; the default pins one with a mount that outlives a kill"},
-		{"net-raw", "true", "RUN steps have CAP_NET_RAW, as everywhere; of the host's network namespace it is none, so raw sockets stay forbidden"},
+		{"net-raw", "true", "RUN steps have CAP_NET_RAW, as everywhere; what a raw socket sends is judged by the gateway"},
 		{"overlay2", "none", "the root file system is read-only and needs no overlay"},
 		{"file-access", "exclusive", "nobody else changes the root file system"},
 		{"file-access-mounts", "exclusive", "the context is taken as it is when the build starts"},
@@ -58,6 +64,13 @@ func Table(s Settings) Flags {
 		t = append(t, Flag{"debug-log", s.DebugDir + "/", "one file a command"})
 	}
 	return t
+}
+
+func network(s Settings) string {
+	if s.NoNetwork {
+		return "none"
+	}
+	return "sandbox"
 }
 
 // Args returns the flags as runsc takes them.

@@ -58,7 +58,7 @@ type Want struct {
 	// empty: see the package.
 	Parent string
 	// Record is a file that is to have the group's directories before they are
-	// made, so that RemoveRecorded can remove them after a crash.
+	// made, so that RemoveRecorded can remove them after a crash; empty: none.
 	Record string
 }
 
@@ -181,6 +181,9 @@ func common(a, b string) string {
 
 // record adds a line to the file that RemoveRecorded reads.
 func record(file, path string) error {
+	if file == "" {
+		return nil
+	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("record cgroup: %w", err)

@@ -30,6 +30,26 @@ type guest struct {
 	r   *request.Reader
 	req request.Build
 	arg []string
+
+	start request.Go
+}
+
+// act is what a role does: the first line that begins with @ and its name, else,
+// for build, the first line.
+func act(role request.Role, dockerfile string) []string {
+	for _, line := range strings.Split(dockerfile, "\n") {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		if words[0] == "@"+string(role) && len(words) > 1 {
+			return words[1:]
+		}
+		if role == request.RoleBuild && !strings.HasPrefix(words[0], "@") {
+			return words
+		}
+	}
+	return []string{"quiet"}
 }
 
 func main() {
@@ -39,24 +59,31 @@ func main() {
 	f := os.NewFile(3, "channel")
 	g := &guest{f: f, w: request.NewWriter(f), r: request.NewReader(f)}
 	b, err := os.ReadFile("/in/Dockerfile")
-	check(err)
-	line, _, _ := strings.Cut(string(b), "\n")
-	g.arg = strings.Fields(line)
-	raw, err := os.ReadFile("/in/request.json")
-	check(err)
+	raw, rerr := os.ReadFile("/in/request.json")
+	check(rerr)
 	check(json.Unmarshal(raw, &g.req))
+	if g.req.Role == request.RolePush { // it has no Dockerfile
+		b = []byte("@push " + strings.Join(g.req.Destinations[1:], " "))
+		if err == nil {
+			panic("push has the Dockerfile")
+		}
+	} else {
+		check(err)
+	}
+	g.arg = act(g.req.Role, string(b))
 	acts := map[string]func(){
-		"ok": g.ok, "FROM": g.ok, "tour": g.tour, "ask": g.ask, "layout": g.layout, "tar": g.tar,
+		"ok": g.ok, "FROM": g.ok, "quiet": func() { g.hello(); g.done(nil) }, "tour": g.tour, "ask": g.ask, "layout": g.layout, "tar": g.tar,
 		"hang": g.hang, "deaf": g.deaf, "silent": func() { os.Exit(0) }, "mute": func() { forever() },
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
 		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "cache": g.cache, "walk": g.walk,
+		"tags": g.tags, "forge": g.forge, "give": g.give, "find": g.find,
 	}
-	act, ok := acts[g.arg[0]]
+	do, ok := acts[g.arg[0]]
 	if !ok {
 		panic("unknown act " + g.arg[0])
 	}
-	act()
+	do()
 }
 
 // forever waits where select{} would be a deadlock, which Go ends.
@@ -93,10 +120,18 @@ func posture() request.Posture {
 
 func (g *guest) hello() {
 	check(g.w.WriteJSON(request.FrameHello, posture()))
-	kind, _, err := g.r.Next()
+	kind, payload, err := g.r.Next()
 	check(err)
 	if kind != request.FrameGo {
 		panic(fmt.Sprintf("%q instead of go", kind))
+	}
+	check(request.Decode(kind, payload, &g.start))
+	if g.req.Role == request.RolePush && len(g.arg) > 0 && g.arg[0] == "find" {
+		kind, _, err := g.r.Next()
+		check(err)
+		if kind != request.FramePush {
+			panic(fmt.Sprintf("%q instead of push", kind))
+		}
 	}
 }
 
@@ -105,7 +140,13 @@ func (g *guest) say(text string) {
 }
 
 func (g *guest) done(f *request.Failure) {
-	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version, Failure: f}))
+	res := request.Result{Version: request.Version, Failure: f}
+	if f == nil && g.req.Role == request.RoleBuild {
+		image := []byte("image")
+		g.output(request.Output{Kind: request.OutputStored, Stream: 9}, image)
+		res.Digest, res.Size = digest(image), int64(len(image))
+	}
+	check(g.w.WriteJSON(request.FrameResult, res))
 }
 
 func (g *guest) ok() { g.hello(); g.say("here"); g.done(nil) }
@@ -138,7 +179,7 @@ func (g *guest) rude() {
 		g.say("unreachable")
 		forever()
 	}
-	g.done(nil)
+	check(g.w.WriteJSON(request.FrameResult, request.Result{Version: request.Version}))
 }
 
 // stillborn fails before it can say hello.
@@ -230,7 +271,8 @@ func (g *guest) layout() {
 	g.hello()
 	big := bytes.Repeat([]byte("layer "), 1<<20)
 	for _, b := range [][]byte{[]byte("config"), big, []byte("config")} {
-		g.output(request.Output{Kind: request.OutputBlob, Digest: digest(b), Size: int64(len(b))}, b)
+		g.output(request.Output{Kind: request.OutputStored, Digest: digest(b), Size: int64(len(b))}, b)
+		check(g.w.WriteJSON(request.FrameOutput, request.Output{Kind: request.OutputKeep, Digest: digest(b)}))
 	}
 	g.output(request.Output{Kind: request.OutputIndex}, []byte(`{"schemaVersion":2}`))
 	g.end()
@@ -329,15 +371,15 @@ func (g *guest) bad() {
 	case "unasked":
 		blob(request.Output{Kind: request.OutputTar}, "x")
 	case "digest":
-		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("y")), Size: 1}, "x")
+		blob(request.Output{Kind: request.OutputStored, Digest: digest([]byte("y")), Size: 1}, "x")
 	case "traversal":
-		blob(request.Output{Kind: request.OutputBlob, Digest: "sha256:../../../../x", Size: 1}, "x")
+		blob(request.Output{Kind: request.OutputStored, Digest: "sha256:../../../../x", Size: 1}, "x")
 	case "short":
-		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("x")), Size: 2}, "x")
+		blob(request.Output{Kind: request.OutputStored, Digest: digest([]byte("x")), Size: 2}, "x")
 	case "long":
-		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("xxx")), Size: 2}, "xxx")
+		blob(request.Output{Kind: request.OutputStored, Digest: digest([]byte("xxx")), Size: 2}, "xxx")
 	case "huge":
-		blob(request.Output{Kind: request.OutputBlob, Digest: digest([]byte("x")), Size: 1 << 60}, "x")
+		blob(request.Output{Kind: request.OutputStored, Digest: digest([]byte("x")), Size: 1 << 60}, "x")
 	case "index":
 		blob(request.Output{Kind: request.OutputIndex}, "[")
 	case "missing":
@@ -385,6 +427,7 @@ func (g *guest) hold() {
 // flood sends more than anybody reads.
 func (g *guest) flood() {
 	g.hello()
+	check(g.w.WriteJSON(request.FrameEvent, request.Event{Kind: request.EventStart, Step: 1, Name: "flood"}))
 	e := request.Event{Kind: request.EventLog, Step: 1, Stream: 1, Data: make([]byte, 500<<10)}
 	for range 400 {
 		check(g.w.WriteJSON(request.FrameEvent, e))

@@ -1,0 +1,91 @@
+package sandbox
+
+import (
+	"fmt"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// intake takes what one role hands out, stream by stream.
+type intake struct {
+	role   request.Role
+	store  *store
+	out    *outputs // nil: the role makes none
+	caches *caches  // nil: nothing is kept
+	open   map[uint32]incoming
+}
+
+// incoming is one open stream. After an error nobody calls it again but for
+// discard.
+type incoming interface {
+	write(p []byte) error
+	end(e request.OutputEnd) error
+	discard()
+}
+
+// handsOut says which kinds of output are whose.
+func handsOut(role request.Role, kind request.OutputKind) bool {
+	switch kind {
+	case request.OutputStored:
+		return role != request.RolePush
+	case request.OutputTags, request.OutputSources, request.OutputContext:
+		return role == request.RoleFetch
+	case request.OutputTar, request.OutputIndex, request.OutputKeep, request.OutputCache:
+		return role == request.RoleBuild
+	}
+	return false
+}
+
+// begin opens a stream.
+func (i *intake) begin(what request.Output) error {
+	if !handsOut(i.role, what.Kind) {
+		return fmt.Errorf("%w: %.20q is not for %s to hand out", errOutput, what.Kind, i.role)
+	}
+	if what.Kind == request.OutputKeep {
+		return i.out.keep(what.Digest)
+	}
+	if i.open[what.Stream] != nil || len(i.open) >= request.MaxStreams {
+		return fmt.Errorf("%w: stream %d of %d", errOutput, what.Stream, len(i.open))
+	}
+	in, err := i.incoming(what)
+	if err != nil {
+		return err
+	}
+	i.open[what.Stream] = in
+	return nil
+}
+
+func (i *intake) incoming(what request.Output) (incoming, error) {
+	switch what.Kind {
+	case request.OutputCache:
+		return i.caches.begin(what)
+	case request.OutputTar, request.OutputIndex:
+		return i.out.begin(what)
+	}
+	return i.store.begin(what)
+}
+
+func (i *intake) write(stream uint32, p []byte) error {
+	in := i.open[stream]
+	if in == nil {
+		return fmt.Errorf("%w: bytes without an output", errOutput)
+	}
+	return in.write(p)
+}
+
+func (i *intake) end(e request.OutputEnd) error {
+	in := i.open[e.Stream]
+	if in == nil {
+		return fmt.Errorf("%w: end without an output", errOutput)
+	}
+	delete(i.open, e.Stream)
+	return in.end(e)
+}
+
+// discard drops what is still open.
+func (i *intake) discard() {
+	for _, in := range i.open {
+		in.discard()
+	}
+	i.open = map[uint32]incoming{}
+}

@@ -1,0 +1,220 @@
+package sandbox
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
+)
+
+// Network says what the sandboxes may reach, and who is told of it.
+type Network struct {
+	// Run is the policy of RUN steps and of what the Dockerfile downloads: all
+	// that the role build does.
+	Run policy.Egress
+	// Named are the places that the command line names. Fetch and push reach
+	// them beside what Run allows.
+	Named []policy.EgressRule
+	Proxy request.Proxy
+	// Audit takes a record of each flow and each question to a name server, from
+	// several goroutines; Closed the counts of a sandbox that has ended. nil:
+	// nobody is told.
+	Audit  func(gateway.Record)
+	Closed func(request.Role, gateway.Counters)
+}
+
+// egress is the policy of a role. Where RUN steps have no network, the others
+// have what was named and nothing else.
+func (n Network) egress(role request.Role) policy.Egress {
+	e := n.Run
+	if role == request.RoleBuild {
+		return e
+	}
+	if e.Mode == policy.EgressNone {
+		e.Mode = policy.EgressAllowlist
+	}
+	e.Allow = append(slices.Clone(e.Allow), n.Named...)
+	return e
+}
+
+// none says whether a role has no network but its loopback.
+func (n Network) none(role request.Role) bool {
+	return n.egress(role).Mode == policy.EgressNone
+}
+
+// inside is what a role's executor is told of its gateway.
+func (n Network) inside(role request.Role) request.Gateway {
+	in := request.Gateway{Loopback4: gateway.GatewayIPv4.String(), Loopback6: gateway.GatewayIPv6.String(), Proxy: n.Proxy}
+	if role == request.RoleBuild {
+		in.Proxy = in.Proxy.WithoutPasswords()
+	}
+	return in
+}
+
+// gate is the gateway of one sandbox, with what the launcher wants to know from
+// it. A nil gate is that of a sandbox without a network.
+type gate struct {
+	role    request.Role
+	net     Network
+	gateway *gateway.Gateway
+	steps   map[int]string // that run, by number
+
+	mu     sync.Mutex
+	denied []gateway.Record // different destinations, at most mostDenied
+	more   bool             // there are more
+}
+
+// mostDenied is how many denied destinations a failure tells.
+const mostDenied = 3
+
+// openGate starts the gateway behind link.
+func openGate(c Config, role request.Role, link *os.File) (*gate, error) {
+	resolv, err := hostFile(c.ResolvConf, "/etc/resolv.conf")
+	if err != nil {
+		return nil, notIn("resolv.conf", err)
+	}
+	hosts, err := hostFile("", "/etc/hosts")
+	if err != nil {
+		return nil, notIn("hosts", err)
+	}
+	g := &gate{role: role, net: c.Network, steps: map[int]string{}}
+	g.gateway, err = gateway.New(gateway.Config{
+		Link: link, Egress: c.Network.egress(role), Role: string(role), Sink: g.record,
+		Resolvers: gateway.ParseResolvers(resolv), Hosts: gateway.ParseHosts(hosts),
+	})
+	return g, err
+}
+
+// record takes a record; one at a time.
+func (g *gate) record(r gateway.Record) {
+	if g.net.Audit != nil {
+		g.net.Audit(r)
+	}
+	if r.Verdict == gateway.Denied {
+		g.remember(r)
+	}
+}
+
+// remember keeps what was denied, for whoever has to explain a failure.
+func (g *gate) remember(r gateway.Record) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	same := func(old gateway.Record) bool {
+		return old.Protocol == r.Protocol && old.Address == r.Address && old.Port == r.Port && old.Name == r.Name
+	}
+	switch {
+	case slices.ContainsFunc(g.denied, same):
+	case len(g.denied) == mostDenied:
+		g.more = true
+	default:
+		g.denied = append(g.denied, r)
+	}
+}
+
+// follow passes events on and tells the gateway which steps run.
+func (g *gate) follow(to request.Sink) request.Sink {
+	if g == nil {
+		return to
+	}
+	return followed{to, g}
+}
+
+type followed struct {
+	to   request.Sink
+	gate *gate
+}
+
+// Emit implements request.Sink. Events of one sandbox come one at a time.
+func (f followed) Emit(e request.Event) {
+	f.gate.note(e)
+	f.to.Emit(e)
+}
+
+// mostSteps is how many steps may be remembered: an executor of ours runs fewer
+// at once.
+const mostSteps = 64
+
+func (g *gate) note(e request.Event) {
+	switch {
+	case e.Kind == request.EventStart && len(g.steps) < mostSteps:
+		g.steps[e.Step] = e.Name
+	case e.Kind == request.EventDone:
+		delete(g.steps, e.Step)
+	default:
+		return
+	}
+	var names []string
+	for _, n := range slices.Sorted(maps.Keys(g.steps)) {
+		names = append(names, g.steps[n])
+	}
+	g.gateway.SetSteps(names)
+}
+
+// close ends the gateway, after its sandbox has ended.
+func (g *gate) close() error {
+	if g == nil {
+		return nil
+	}
+	err := g.gateway.Close()
+	if g.net.Closed != nil {
+		g.net.Closed(g.role, g.gateway.Counters())
+	}
+	return err
+}
+
+// explain adds to a failure what the policy has denied: it may be why.
+func (g *gate) explain(f *request.Failure) {
+	if g == nil || f == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.denied {
+		addLine(&f.Hint, deniedText(r))
+	}
+	if g.more {
+		addLine(&f.Hint, "the egress policy denied others too: --audit-log FILE tells all")
+	}
+}
+
+func addLine(text *string, line string) {
+	if *text != "" {
+		*text += "\n"
+	}
+	*text += line
+}
+
+// deniedText tells what was denied, and which rule would allow it, where that
+// is for the user to decide lightly.
+func deniedText(r gateway.Record) string {
+	named := printable(r.Name)
+	if r.Protocol == gateway.ProtocolDNS {
+		text := fmt.Sprintf("the egress policy denied the name %s (%s)", named, r.Reason)
+		if policy.Opens(r.Reason) == policy.OpensByName {
+			text += "; --allow-net " + named + " allows it"
+		}
+		return text
+	}
+	at, port := r.Address.String(), ""
+	if r.Port != 0 {
+		at, port = netip.AddrPortFrom(r.Address, r.Port).String(), fmt.Sprintf(":%d", r.Port)
+	}
+	text, rule := "the egress policy denied "+at, at
+	if r.Name != "" {
+		text += ", " + named
+		if policy.Opens(r.Reason) == policy.OpensByName {
+			rule = named + port
+		}
+	}
+	text += " (" + r.Reason + ")"
+	if policy.Opens(r.Reason) != policy.OpensNever {
+		text += "; --allow-net " + rule + " allows it"
+	}
+	return text
+}

@@ -1,0 +1,206 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// build is one run of up to three sandboxes.
+//
+//	fetch ──blobs, contexts──▶ store ──▶ build ──blobs──▶ store ──▶ push
+//
+// They start side by side, and each waits for what it needs: build for fetch's
+// result, push, once it knows that it may, for build's.
+type build struct {
+	c      Config
+	home   home
+	mode   mode
+	store  *store
+	out    *outputs
+	caches *caches
+	events *numbering
+	tally  *tally
+	root   *request.Descriptor // instead of build's result; nil: that is it
+
+	mu      sync.Mutex
+	results map[request.Role]request.Result
+	failed  *failure // the first
+}
+
+// failure is how the first role that failed ended.
+type failure struct {
+	role   request.Role
+	result request.Result
+	err    error
+}
+
+// errOtherFailed ends a role because another one has failed.
+var errOtherFailed = errors.New("another part of the build has failed")
+
+// baton is handed from one role to the next.
+type baton[T any] struct {
+	ready chan struct{}
+	value T
+}
+
+func newBaton[T any]() *baton[T] { return &baton[T]{ready: make(chan struct{})} }
+
+func (b *baton[T]) pass(v T) { b.value = v; close(b.ready) }
+
+func (b *baton[T]) take(ctx context.Context) (v T, err error) {
+	select {
+	case <-b.ready:
+		return b.value, nil
+	case <-ctx.Done():
+		return v, context.Cause(ctx)
+	}
+}
+
+// run runs the roles to their end.
+func (b *build) run(ctx context.Context) (request.Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		standing = newBaton[struct{}]()        // fetch's walls are in force
+		fetched  = newBaton[request.Go]()      // what build begins with
+		image    = newBaton[request.Pushing]() // what push pushes
+		all      sync.WaitGroup
+	)
+	play := func(p part, then func(request.Result) error) {
+		all.Go(func() {
+			res, err := b.play(ctx, p)
+			if err == nil && res.Failure == nil && then != nil {
+				err = then(res)
+			}
+			if b.ended(p.role, res, err) {
+				cancel(errOtherFailed)
+			}
+		})
+	}
+	play(part{role: request.RoleFetch, standing: func() { standing.pass(struct{}{}) }}, func(res request.Result) error {
+		fetched.pass(request.Go{Fetched: res.Fetched})
+		return nil
+	})
+	// The others begin to start when fetch stands: then the machine can do it.
+	if _, err := standing.take(ctx); err == nil && b.c.Request.Call == "" {
+		play(part{role: request.RoleBuild, begin: fetched.take}, func(res request.Result) error {
+			pushing, err := b.attest(res)
+			if err == nil {
+				image.pass(pushing)
+			}
+			return err
+		})
+		if b.pushes() {
+			play(part{role: request.RolePush, image: image.take}, nil)
+		}
+	}
+	all.Wait()
+	return b.result()
+}
+
+// pushes tells whether there is a push to do.
+func (b *build) pushes() bool {
+	return !b.c.Request.NoPush && len(b.c.Request.Destinations) > 0
+}
+
+// ended notes how a role ended and tells whether the others have to end too.
+func (b *build) ended(role request.Role, res request.Result, err error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.results[role] = res
+	if err == nil && res.Failure == nil {
+		return false
+	}
+	if b.failed == nil {
+		b.failed = &failure{role, res, err}
+	}
+	return true
+}
+
+// result makes one result of those of the roles.
+func (b *build) result() (request.Result, error) {
+	if b.failed != nil {
+		return b.failed.result, b.failed.err
+	}
+	fetch, built, pushed := b.results[request.RoleFetch], b.results[request.RoleBuild], b.results[request.RolePush]
+	if b.c.Request.Call != "" {
+		return fetch, nil
+	}
+	res := built
+	if b.root != nil {
+		res.Digest, res.Size, res.Media, res.Config = b.root.Digest, b.root.Size, b.root.MediaType, ""
+	}
+	res.Materials = append(fetch.Materials, built.Materials...)
+	res.Posture = slices.Concat(fetch.Posture, built.Posture, pushed.Posture)
+	res.Pushed = pushed.Pushed
+	return res, nil
+}
+
+// part is what is particular about one role.
+type part struct {
+	role request.Role
+	// standing is called when the walls are in force; nil: nobody waits for it.
+	standing func()
+	// begin waits for what the role begins with; nil: at once.
+	begin func(context.Context) (request.Go, error)
+	// image waits for what is pushed; nil: nothing.
+	image func(context.Context) (request.Pushing, error)
+}
+
+// play runs one role in a sandbox of its own to its end.
+func (b *build) play(ctx context.Context, p part) (request.Result, error) {
+	l := b.home.of(p.role)
+	c := b.c.playing(p.role)
+	if err := writeBundle(c, l, b.mode); err != nil {
+		return request.Result{}, err
+	}
+	if ctx.Err() != nil {
+		return request.Result{}, context.Cause(ctx)
+	}
+	c.Sink = b.events.of(p.role)
+	in := &intake{role: p.role, store: b.store, open: map[uint32]incoming{}}
+	if p.role == request.RoleBuild {
+		in.out, in.caches = b.out, b.caches
+	}
+	defer in.discard()
+	res, err := runSandbox(ctx, c, l, b.mode, conversation{part: p, in: in})
+	if err == nil && res.Failure == nil && len(in.open) > 0 {
+		err = fmt.Errorf("%w: %s ended, but an output of it is not complete", errOutput, p.role)
+	}
+	return res, err
+}
+
+// playing is the part of a config that a role may know.
+func (c Config) playing(role request.Role) Config {
+	r := c.Request
+	r.Role = role
+	switch role {
+	case request.RoleFetch:
+		r.Caches, r.CacheSize = "", 0
+		c.Caches = Caches{}
+	case request.RoleBuild:
+		r.Store = guestStore
+		r.Registry = request.Registry{}
+		r.DockerfileURL = ""
+		r.Source.URL, r.Source.Git = "", nil
+		r.Contexts = slices.Clone(r.Contexts)
+		for i := range r.Contexts {
+			r.Contexts[i].Source.URL, r.Contexts[i].Source.Git = "", nil
+		}
+	case request.RolePush:
+		r = request.Build{
+			Version: r.Version, Role: role, Store: guestStore, Destinations: r.Destinations, Registry: r.Registry,
+			SkipImmutable: r.SkipImmutable, SkipPushCheck: r.SkipPushCheck, Limits: r.Limits,
+		}
+		c.Context, c.Archive, c.Stdin, c.Contexts = "", "", nil, nil
+		c.Dockerfile, c.DockerfileData, c.Ignore = "", nil, ""
+		c.Caches = Caches{}
+	}
+	c.Request = r
+	return c
+}

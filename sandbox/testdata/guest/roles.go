@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+)
+
+// tags hands out index.json of the store.
+func (g *guest) tags() {
+	g.hello()
+	for range g.arg {
+		g.output(request.Output{Kind: request.OutputTags}, []byte("{}"))
+	}
+	g.done(nil)
+}
+
+// forge names an image that it did not hand out.
+func (g *guest) forge() {
+	g.hello()
+	res := request.Result{Version: request.Version, Digest: digest([]byte("other")), Size: 5}
+	check(g.w.WriteJSON(request.FrameResult, res))
+}
+
+// give fills the store.
+func (g *guest) give() {
+	g.hello()
+	g.output(request.Output{Kind: request.OutputStored}, []byte("blob"))
+	g.output(request.Output{Kind: request.OutputTags}, []byte("{}"))
+	g.output(request.Output{Kind: request.OutputContext, Name: request.FetchedMain}, []byte("context"))
+	res := request.Result{Version: request.Version, Fetched: []request.Fetched{{Name: request.FetchedMain}}}
+	check(g.w.WriteJSON(request.FrameResult, res))
+}
+
+// find tells what is in the store.
+func (g *guest) find() {
+	g.hello()
+	list := func(dir string) string {
+		entries, err := os.ReadDir(string(g.req.Store) + "/" + dir)
+		check(err)
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return strings.Join(names, " ")
+	}
+	index, err := os.ReadFile(string(g.req.Store) + "/index.json")
+	check(err)
+	var fetched []string
+	for _, f := range g.start.Fetched {
+		fetched = append(fetched, f.Name)
+	}
+	_, err = os.Create(string(g.req.Store) + "/x")
+	_, why, _ := strings.Cut(err.Error(), ": ")
+	g.say(fmt.Sprintf("%s: blobs %s, contexts %s, index %s, fetched %v, write: %s",
+		g.req.Role, list("blobs/sha256"), list("contexts"), index, fetched, why))
+	g.done(nil)
+}
