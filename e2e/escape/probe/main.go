@@ -38,6 +38,7 @@ func tries() map[string]try {
 		}
 	}
 	maps.Copy(all, searchTries())
+	maps.Copy(all, exhaustTries())
 	return all
 }
 

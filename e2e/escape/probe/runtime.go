@@ -17,7 +17,7 @@ import (
 func runtimeTries() map[string]attempt {
 	return map[string]attempt{
 		"exe":     overwriteExecutables,
-		"fds":     descriptors,
+		"fds":     openDescriptors,
 		"masks":   maskedFiles,
 		"proc":    genuineProc,
 		"wait":    waitForVictim,
@@ -59,9 +59,9 @@ func overwriteExecutables(p *probe, _ []string) string {
 	return contained
 }
 
-// descriptors wants nothing open but the standard three, and no way through them
+// openDescriptors wants nothing open but the standard three, and no way through them
 // or the working directory to another root.
-func descriptors(p *probe, _ []string) string {
+func openDescriptors(p *probe, _ []string) string {
 	dirs, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	must(err)
 	for _, d := range dirs {
