@@ -263,6 +263,9 @@ func (s *stream) end(e request.OutputEnd) error {
 
 func (s *stream) discard() { s.f.Close() }
 
+// mediaIndex is the media type of an image index (image-spec, image-index.md).
+const mediaIndex = "application/vnd.oci.image.index.v1+json"
+
 // reroot makes root the one entry of the layout, under the name that the old one
 // had, and keeps further blobs in it.
 func (o *outputs) reroot(root request.Descriptor, digests []string) error {
@@ -284,6 +287,9 @@ func (o *outputs) reroot(root request.Descriptor, digests []string) error {
 	}
 	if err := json.Unmarshal(raw, &index); err != nil || len(index.Manifests) != 1 {
 		return fmt.Errorf("%w: index.json has %d entries (%w)", errOutput, len(index.Manifests), errors.Join(err))
+	}
+	if old := index.Manifests[0].Descriptor; old.MediaType == mediaIndex {
+		delete(o.blobs, old.Digest) // root is in its place
 	}
 	index.Manifests[0].Descriptor = root
 	if raw, err = json.Marshal(index); err != nil {
