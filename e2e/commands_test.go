@@ -37,8 +37,8 @@ import (
 //	unpack IMAGE DIR        umoci's unpacking of it, rootfs in DIR/rootfs
 //	same-as-buildah ARGS... builds with us and with buildah and compares the trees, and ours with what umoci unpacks
 //	index REF IMAGE...      pushes an index of images, each for its own platform
-//	serve NAME DIR [HEADER] serves DIR by HTTP, bare repositories NAME.git in it by git's protocol; $NAME its host;
-//	                        asks for an Authorization header
+//	serve NAME DIR [HEADER] serves DIR by HTTP, bare repositories NAME.git in it by git's protocol; $NAME its
+//	                        127.0.0.1:port, $PORT_NAME the port; asks for an Authorization header
 //	special KIND NAME [N]   a fifo, or N sparse or random bytes
 //	agent start|client NAME an ssh-agent: $NAME its socket; a static program that tries one
 //	expand FILE...          replaces $NAME of the script's environment in files

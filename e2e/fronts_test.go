@@ -91,8 +91,10 @@ func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
 		files.ServeHTTP(w, r)
 	}))
 	tb(ts).Cleanup(s.Close)
-	ts.Setenv(args[0], s.Listener.Addr().String())
-	ts.Setenv("EXPAND", ts.Getenv("EXPAND")+" "+args[0])
+	host := s.Listener.Addr().String()
+	ts.Setenv(args[0], host)
+	ts.Setenv("PORT_"+args[0], host[strings.LastIndexByte(host, ':')+1:])
+	ts.Setenv("EXPAND", ts.Getenv("EXPAND")+" "+args[0]+" PORT_"+args[0])
 }
 
 // proxyCommand starts a front before a registry (host:port, or - for none)

@@ -26,6 +26,7 @@ func sampleConfig() Config {
 	return Config{
 		Context: "/home/user/app", Dockerfile: "/home/user/app/Dockerfile", Ignore: "/home/user/app/.dockerignore",
 		Executor: "/opt/kbuild/kbuild-executor", WorkDir: "/var/tmp", Quota: 10 << 30, Runsc: &runsc.Runsc{Path: "/opt/kbuild/runsc"},
+		Network:        Network{Run: policy.RunEgress()},
 		DockerfileData: []byte("FROM " + evil), Contexts: []string{"/home/user/assets", "", "/srv/layout"},
 		Request: request.Build{
 			DockerfileName: evil, Target: evil, Platforms: []string{evil},

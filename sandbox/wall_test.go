@@ -12,8 +12,8 @@ import (
 func TestVerifyStatus(t *testing.T) {
 	good := map[string]string{
 		"Uid": "1000\t1000\t1000\t1000", "Gid": "1000\t1000\t1000\t1000", "Seccomp": "2", "NoNewPrivs": "1",
-		"CapInh": "0000000000000000", "CapPrm": "0000000000081400", "CapEff": "0000000000081400",
-		"CapBnd": "0000000000081400", "CapAmb": "0000000000000000",
+		"CapInh": "0000000000000000", "CapPrm": "0000000000080000", "CapEff": "0000000000080000",
+		"CapBnd": "0000000000080000", "CapAmb": "0000000000000000",
 	}
 	verify := func(status map[string]string) error {
 		return errors.Join(verifyUser("sentry", status, 1000, 1000), verifyStatus("sentry", status, sentryCaps))

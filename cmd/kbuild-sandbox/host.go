@@ -11,6 +11,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
 // executorName is the file name of the part that works inside.
@@ -98,5 +99,8 @@ func (a *app) from(args []string) (flags.From, error) {
 	if err != nil {
 		return flags.From{}, &flags.Error{Msg: "current directory: " + err.Error(), Input: true}
 	}
-	return flags.From{Args: args, Dir: dir, Context: ".", CacheDir: flags.StandardCacheDir(a.env), Env: a.env}, nil
+	return flags.From{
+		Args: args, Dir: dir, Context: ".", CacheDir: flags.StandardCacheDir(a.env),
+		HostGateway: gateway.GatewayIPv4, Env: a.env,
+	}, nil
 }

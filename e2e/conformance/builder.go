@@ -27,6 +27,7 @@ type paths struct {
 	tmp     string            // $TMPDIR of the builder; empty again when it ends
 	layout  string            // where the image has to appear
 	host    string            // of the registry
+	web     string            // host of the case's web server
 	replace *strings.Replacer // placeholders -> what stands for them here
 	back    *strings.Replacer // and back
 }
@@ -82,7 +83,7 @@ func (o ours) args(c *testCase, p paths) ([]string, error) {
 	args := []string{
 		"build", "--context", filepath.Join(p.files, "context"),
 		"--dockerfile", filepath.Join(p.files, opts.Dockerfile),
-		"--no-push", "--oci-layout-path", p.layout, "--insecure-registry", p.host, "--progress", "json",
+		"--no-push", "--oci-layout-path", p.layout, "--insecure-registry", p.host, "--allow-net", p.web, "--progress", "json",
 	}
 	add := func(flag, value string) {
 		if value != "" {

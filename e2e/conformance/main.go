@@ -197,6 +197,7 @@ func (r *runner) runCase(ctx context.Context, c *testCase) []string {
 	}
 	defer web.Close()
 	webHost := web.Listener.Addr().String()
+	p.web = webHost
 	p.replace = strings.NewReplacer("registry.test", p.host, "files.test", webHost)
 	p.back = strings.NewReplacer(p.host, "registry.test", webHost, "files.test")
 	if err := os.RemoveAll(p.files); err != nil {
