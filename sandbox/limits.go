@@ -127,9 +127,9 @@ func (h *hold) verify(state string) error {
 
 // blame puts a limit that was reached in the place of what it has led to: a RUN
 // step or the sandbox that was killed.
-func (h *hold) blame(res *request.Result, err error) error {
+func (h *hold) blame(res *request.Result, err error) bool {
 	if h == nil || err == nil && res.Failure == nil {
-		return err
+		return false
 	}
 	count := h.group.Counts()
 	f := request.Failure{}
@@ -138,20 +138,18 @@ func (h *hold) blame(res *request.Result, err error) error {
 	}
 	switch {
 	case count.OOMKills > 0:
-		f.Message = "out of memory: the limit of " + mebibytes(h.limits.Memory) + " was reached"
+		f.Message = fmt.Sprintf("out of memory: the limit of %d MiB was reached", h.limits.Memory>>20)
 		f.Hint = "raise --memory"
 	case count.Tasks > 0 && err != nil:
 		f.Message = fmt.Sprintf("out of processes: the limit of %d for the sandboxes was reached", h.limits.Tasks)
 		f.Hint = "raise --pids-limit"
 	default:
-		return err
+		return false
 	}
 	f.Class, f.ExitCode = request.ClassResource, 0
 	res.Failure = &f
-	return nil
+	return true
 }
-
-func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
 // close ends what is left in the group and removes it.
 func (h *hold) close(ctx context.Context) error {
@@ -168,6 +166,8 @@ type limiter struct {
 	stop context.CancelFunc
 	at   *watch
 	hold *hold
+	// results are how the roles ended.
+	results map[request.Role]request.Result
 }
 
 // limited begins the time of a run, whose context it returns, and cuts what the
@@ -182,9 +182,9 @@ func (c *Config) limited(ctx context.Context) (context.Context, *limiter) {
 	return ctx, l
 }
 
-// open makes the control group of a run, in its directory's name.
-func (l *limiter) open(c *Config, dir home) (err error) {
-	l.hold, err = openHold(*c, dir)
+// open makes the control group of a run, under the name of its directory.
+func (l *limiter) open(c *Config, h home) (err error) {
+	l.hold, err = openHold(*c, h)
 	c.hold = l.hold
 	return err
 }
@@ -192,7 +192,10 @@ func (l *limiter) open(c *Config, dir home) (err error) {
 // close ends what the limits needed. What a limit has led to becomes a failure
 // that names it.
 func (l *limiter) close(ctx context.Context, res *request.Result, err error) error {
-	err = l.hold.blame(res, err)
+	if l.hold.blame(res, err) {
+		res.Failure.Message += l.at.text()
+		err = nil
+	}
 	err = l.timedOut(ctx, res, err)
 	return errors.Join(err, l.hold.close(ctx))
 }
@@ -204,11 +207,20 @@ func (l *limiter) timedOut(ctx context.Context, res *request.Result, err error) 
 	if err == nil && res.Failure == nil || !errors.As(context.Cause(ctx), &timeout) {
 		return err
 	}
-	res.Failure = timeout.TimedOut(res.Failure)
-	if names := l.at.names(); len(names) > 0 {
-		res.Failure.Message += ", it was at " + strings.Join(names, "; ")
-	}
+	res.Failure = timeout.TimedOut(l.where(res.Failure))
+	res.Failure.Message += l.at.text()
 	return nil
+}
+
+// where is the failure that tells most about where the build was: that of the
+// steps, if they had begun.
+func (l *limiter) where(f *request.Failure) *request.Failure {
+	for _, role := range []request.Role{request.RoleBuild, request.RoleFetch} {
+		if told := l.results[role].Failure; told != nil && told.Line > 0 {
+			return told
+		}
+	}
+	return f
 }
 
 // watch is a Sink that knows which steps are at work.
@@ -242,13 +254,16 @@ func (w *watch) Emit(e request.Event) {
 	w.Sink.Emit(e)
 }
 
-// names are the steps at work, in the order of their start.
-func (w *watch) names() []string {
+// text says which steps were at work, in the order of their start.
+func (w *watch) text() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var list []string
 	for _, id := range slices.Sorted(maps.Keys(w.steps)) {
 		list = append(list, w.steps[id])
 	}
-	return list
+	if len(list) == 0 {
+		return ""
+	}
+	return ", it was at " + strings.Join(list, "; ")
 }

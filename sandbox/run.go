@@ -31,6 +31,8 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	if err := resolvePlaces(&c); err != nil {
 		return res, err
 	}
+	ctx, limits := c.limited(ctx)
+	defer limits.stop()
 	caches, err := openCaches(&c)
 	if err != nil {
 		return res, err
@@ -44,6 +46,10 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 			warn(c.Sink, e.Error())
 		}
 	}()
+	if err := limits.open(&c, w.home); err != nil {
+		return res, err
+	}
+	defer func() { err = limits.close(ctx, &res, err) }()
 	if err := takeStdin(ctx, c, w.home); err != nil {
 		return res, err
 	}
@@ -71,6 +77,7 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 		tally: t, c: c, home: w.home, mode: m, store: st, out: out, caches: caches,
 		events: newNumbering(c.Sink), results: map[request.Role]request.Result{},
 	}
+	limits.results = b.results
 	res, err = b.run(ctx)
 	caches.trim()
 	if err != nil || res.Failure != nil || c.Request.Call != "" {

@@ -66,6 +66,11 @@ func writable(dir string) bool {
 // handDown makes groups below dir have the controllers. It returns those that
 // they did not have before.
 func handDown(dir string, need []string) ([]string, error) {
+	// The kernel would do it for pids and cpu alone: but then the group becomes
+	// the root of a threaded subtree, in which no process can be (cgroup-v2.rst).
+	if in, err := words(dir, "cgroup.procs"); err != nil || len(in) > 0 && !isRoot(dir) {
+		return nil, errors.Join(err, unix.EBUSY)
+	}
 	have, err := words(dir, "cgroup.subtree_control")
 	if err != nil {
 		return nil, err
@@ -82,6 +87,12 @@ func handDown(dir string, need []string) ([]string, error) {
 		return nil, &Error{Msg: "controller " + strings.Join(no, ", ") + " is not handed down to it"}
 	}
 	return lack, write(dir, "cgroup.subtree_control", "+"+strings.Join(lack, " +"))
+}
+
+// isRoot tells whether a group is the one at the top of the hierarchy.
+func isRoot(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "cgroup.type"))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // limited names the file of a group that holds a limit, or "".
