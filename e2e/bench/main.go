@@ -77,6 +77,13 @@ func run(ctx context.Context, runs int, only string, names []string) error {
 		rows = append(rows, row)
 		os.RemoveAll(dir)
 	}
+	if len(names) == 0 || slices.Contains(names, "S") {
+		row, err := b.sandboxes(ctx, runs)
+		if err != nil {
+			return fmt.Errorf("S: %w", err)
+		}
+		defer fmt.Println(row)
+	}
 	fmt.Printf("\n%-34s %9s %9s %6s %5s %10s %10s\n", "case, median of "+fmt.Sprint(runs), "ours", "buildah", "ratio", "aim", "ours MiB", "buildah MiB")
 	fmt.Println(strings.Join(rows, "\n"))
 	return nil
