@@ -1,14 +1,30 @@
-// Package sandbox runs one executor inside gVisor: request and policy become a
-// bundle, the bundle a running sandbox, the sandbox's frames a result.
+// Package sandbox runs a build inside gVisor: request and policy become up to
+// three bundles, the bundles running sandboxes, their frames one result.
 //
-// It may make and remove its own work directory, write the outputs that were
-// asked for, start runsc and read /proc about it. It parses nothing that an
-// attacker wrote but frames of bounded size (law 1: no Dockerfile parser, no
-// archive format, no HTTP, no TLS, no registry in its graph). It prints nothing
-// and reads no environment.
+//	fetch ──blobs, contexts──▶ store ──▶ build ──blobs──▶ store ──▶ push
+//	pull credentials                     none                       push credentials
 //
-// The sandbox on the other side of the channel is taken for hostile: what it
+// The three roles start side by side, each behind a gateway of its own, and each
+// waits for what it needs. The store between them is a directory that only the
+// launcher writes, from what fetch and build hand out over their channels, with
+// digests that it has computed itself; build and push see it read-only. What a
+// role is not to know is not in its request (Config.playing), and what it may not
+// ask for or hand out ends the build (mayAsk, handsOut).
+//
+// It may make and remove its own work directory and a control group, write the
+// outputs that were asked for, start runsc and read /proc about it. It parses
+// nothing that an attacker wrote but frames of bounded size (law 1: no Dockerfile
+// parser, no archive format, no HTTP, no TLS, no registry in its graph; the
+// gateway's packets are its own room's). It prints nothing and reads no
+// environment.
+//
+// The sandbox on the other side of a channel is taken for hostile: what it
 // sends is bounded in size and number, an output is checked against its digest
 // before it gets its name, and no string from it becomes a path, a flag, a mount
 // or an annotation.
+//
+// Two things are otherwise than the architecture draws them. Fetch sees the
+// local contexts too, read-only: only so a COPY of what is not there is told
+// before anything is pulled. And the gateways live in the launcher's process: a
+// process of their own would hold the same sockets with the same rights.
 package sandbox
