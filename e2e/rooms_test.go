@@ -78,7 +78,8 @@ var arrows = map[string][]string{
 	"policy":             {},
 	"policy/filter":      {"policy"},
 	// The cache directory has one form and two sides; its room parses no layer.
-	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "executor/cachedir"},
+	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "sandbox/cgroup", "executor/cachedir"},
+	"sandbox/cgroup":        {},
 	"sandbox/provenance":    {"policy"},
 	"sandbox/sign":          {},
 	"sandbox/gateway":       {"policy"},

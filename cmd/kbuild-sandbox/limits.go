@@ -13,7 +13,6 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
-	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/cgroup"
 )
 
 // bounds are the limits that are kept from outside.
@@ -26,10 +25,11 @@ func newBounds(m *flags.Machine) (bounds, error) {
 	if err := m.Check(); err != nil {
 		return bounds{}, err
 	}
-	return bounds{work: m.WorkSize, Limits: sandbox.Limits{Parent: m.CgroupParent, Limits: cgroup.Limits{
-		Memory: m.Memory, MemorySwap: m.MemorySwap,
-		CPUQuota: m.CPUQuota, CPUPeriod: m.CPUPeriod, CPUShares: m.CPUShares,
-	}}}, nil
+	b := bounds{work: m.WorkSize}
+	b.Parent = m.CgroupParent
+	b.Memory, b.MemorySwap = m.Memory, m.MemorySwap
+	b.CPUQuota, b.CPUPeriod, b.CPUShares = m.CPUQuota, m.CPUPeriod, m.CPUShares
+	return b, nil
 }
 
 // scopeMark in the environment says that systemd has already been asked.
