@@ -8,6 +8,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -46,7 +47,7 @@ func run() error {
 	inner, outer := os.NewFile(uintptr(fds[0]), "inner"), os.NewFile(uintptr(channelFd), "channel")
 	theirs := os.NewFile(uintptr(fds[1]), "theirs")
 	cmd := exec.Command(real, os.Args[1:]...)
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{theirs}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, []*os.File{theirs}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -157,15 +158,39 @@ func (m *middle) relayUp(r *request.Reader) error {
 		if err != nil {
 			return err
 		}
-		if kind == request.FrameResult {
-			if payload, err = m.bend(payload); err != nil {
-				return err
-			}
+		switch kind {
+		case request.FrameHello:
+			payload, err = lie(payload)
+		case request.FrameResult:
+			payload, err = m.bend(payload)
+		}
+		if err != nil {
+			return err
 		}
 		if err := m.up.Write(kind, payload); err != nil {
 			return err
 		}
 	}
+}
+
+// lie makes the real executor's measurement that of the one process that there
+// should be: what an executor says of itself is a claim.
+func lie(payload []byte) ([]byte, error) {
+	var p request.Posture
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return nil, err
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, self); err != nil {
+		return nil, err
+	}
+	p.PID, p.Processes, p.Digest = 1, 0, fmt.Sprintf("sha256:%x", sum.Sum(nil))
+	return json.Marshal(p)
 }
 
 // bend changes fields of the result: those that "result" acts say, as JSON.
