@@ -34,7 +34,7 @@ func (t *Target) changes(before *snapshot) []string {
 		found = append(found, "canary server: "+strings.Join(hits[before.hits:], "; "))
 	}
 	for _, p := range rig.Orphans() {
-		if strings.Contains(p, t.Dir+"/") {
+		if strings.Contains(p, t.Dir+"/tmp/") {
 			found = append(found, "left running: "+p)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -135,7 +136,7 @@ func runnerSide() error {
 			return fmt.Errorf("route through %s: %w", gate, err)
 		}
 	}
-	return resolver()
+	return ownEtc()
 }
 
 // hosts are addresses as prefixes of one, without those of the link.
@@ -167,19 +168,25 @@ func up(name string, addresses ...string) error {
 	return netlink.LinkSetUp(link)
 }
 
-// resolver makes the world's name server that of this mount namespace.
-func resolver() error {
+// ownEtc gives this mount namespace a copy of /etc, in which the name server is
+// the world's: what happens to it is the attacks' doing, and hits nobody.
+func ownEtc() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp("", "resolv-")
+	dir, err := os.MkdirTemp("", "etc-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString("nameserver " + resolverIPv4 + "\n")
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+	defer os.Remove(dir) // the mount keeps what is in it
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
-	return unix.Mount(f.Name(), "/etc/resolv.conf", "", unix.MS_BIND, "")
+	if out, err := exec.Command("cp", "-a", "/etc/.", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy /etc: %w: %s", err, out)
+	}
+	conf := filepath.Join(dir, "resolv.conf")
+	err = errors.Join(os.RemoveAll(conf), os.WriteFile(conf, []byte("nameserver "+resolverIPv4+"\n"), 0o644),
+		unix.Mount(dir, "/etc", "", unix.MS_BIND, ""))
+	return errors.Join(err, unix.Unmount(dir, 0))
 }
