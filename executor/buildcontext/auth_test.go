@@ -77,7 +77,7 @@ func TestRedirectKeepsTheCredentialHome(t *testing.T) {
 		{"https://a.test/x", "https://a.test:444/y", false},
 		{"https://a.test/x", "https://b.test/y", false},
 	} {
-		from, to := request(t, tc.from), request(t, tc.to)
+		from, to := hop(t, tc.from), hop(t, tc.to)
 		to.Header.Set("Authorization", "s3cret")
 		if err := CheckRedirect(to, []*http.Request{from}); err != nil {
 			t.Errorf("%s to %s: %v", tc.from, tc.to, err)
@@ -88,7 +88,7 @@ func TestRedirectKeepsTheCredentialHome(t *testing.T) {
 	}
 }
 
-func request(t *testing.T, u string) *http.Request {
+func hop(t *testing.T, u string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodGet, u, nil)
 	if err != nil {

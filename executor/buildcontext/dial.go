@@ -60,28 +60,56 @@ func NewTransport(cfg HTTPConfig) (*http.Transport, error) {
 	return t, nil
 }
 
-// Patient reads what a server sends and gives up on one that has gone silent.
+// Pace is the least that a server has to send, so that one which drips cannot
+// hold up a build for ever: PaceBytes in PaceTimes as long as it may be silent,
+// which is 64 KiB in ten minutes usually. A git server may well be busy for
+// minutes before it sends more than signs of life.
+const (
+	PaceBytes = 64 << 10
+	PaceTimes = 5
+)
+
+// Patient reads what a server sends and gives up on one that has gone silent, or
+// does not keep pace.
 type Patient struct {
-	r     io.Reader
-	timer *time.Timer
-	limit time.Duration
+	r             io.Reader
+	silence, pace *time.Timer
+	limit         time.Duration
+	got           int // since the pace was last measured
 }
 
-// NewPatient reads from r. When nothing has come for limit, giveUp is called
-// with an error that says so; it has to make the read end. Stop must be called.
+// NewPatient reads from r. When nothing has come for limit, or less than the
+// pace, giveUp is called with an error that says so; it has to make the read end.
+// Stop must be called.
 func NewPatient(r io.Reader, limit time.Duration, giveUp context.CancelCauseFunc) *Patient {
-	return &Patient{r: r, limit: limit, timer: time.AfterFunc(limit, func() {
-		giveUp(fmt.Errorf("nothing received for %v", limit))
-	})}
+	p := &Patient{r: r, limit: limit}
+	p.silence = time.AfterFunc(limit, func() { giveUp(Silent(limit)) })
+	p.pace = time.AfterFunc(PaceTimes*limit, func() { giveUp(Slow(limit)) })
+	return p
+}
+
+// Silent is the error about a server from which nothing came for limit, Slow
+// that about one that did not keep pace.
+func Silent(limit time.Duration) error { return fmt.Errorf("nothing received for %v", limit) }
+
+func Slow(limit time.Duration) error {
+	return fmt.Errorf("less than %d KiB received in %v", PaceBytes>>10, PaceTimes*limit)
 }
 
 // Stop ends the waiting.
-func (p *Patient) Stop() { p.timer.Stop() }
+func (p *Patient) Stop() {
+	p.silence.Stop()
+	p.pace.Stop()
+}
 
 func (p *Patient) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
 	if n > 0 {
-		p.timer.Reset(p.limit)
+		p.silence.Reset(p.limit)
+	}
+	if p.got += n; p.got >= PaceBytes {
+		p.got = 0
+		p.pace.Reset(PaceTimes * p.limit)
 	}
 	return n, err
 }

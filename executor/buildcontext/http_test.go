@@ -37,6 +37,13 @@ func server(t *testing.T) *httptest.Server {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
+	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			w.Write([]byte("x"))
+			w.(http.Flusher).Flush()
+			time.Sleep(30 * time.Millisecond)
+		}
+	})
 	mux.HandleFunc("/304", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotModified) })
 	mux.HandleFunc("/500", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	s := httptest.NewServer(mux)
@@ -46,7 +53,7 @@ func server(t *testing.T) *httptest.Server {
 
 func TestDownload(t *testing.T) {
 	s := server(t)
-	h, err := NewHTTP(HTTPConfig{UserAgent: "agent", MaxBytes: 11})
+	h, err := NewHTTP(HTTPConfig{UserAgent: "agent", MaxBytes: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +73,7 @@ func TestDownload(t *testing.T) {
 		{path: "/loop", err: "stopped after 10 redirects"},
 		{path: "/away", err: `scheme "file"`},
 		{path: "/stall", err: "nothing received for"},
+		{path: "/drip", err: "less than 64 KiB received in 1s"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.path, func(t *testing.T) {

@@ -392,6 +392,28 @@ func TestSilentDaemon(t *testing.T) {
 	}
 }
 
+// TestDrippingDaemon: one that sends a sign of life every now and then, for ever.
+func TestDrippingDaemon(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		for text := "000eversion 2\nff00"; err == nil; time.Sleep(20 * time.Millisecond) {
+			_, err = io.WriteString(conn, text)
+			text = "a"
+		}
+	}()
+	c := newClient(t, Config{})
+	c.stall = 100 * time.Millisecond
+	_, err = c.Checkout(t.Context(), buildcontext.Repository{URL: "git://" + l.Addr().String() + "/r"}, t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "less than 64 KiB received in 500ms") {
+		t.Error(err)
+	}
+}
+
 // TestTalkativeServers say more and more, and never what was asked for.
 func TestTalkativeServers(t *testing.T) {
 	const hello = "000eversion 2\n0000"

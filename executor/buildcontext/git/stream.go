@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/url"
 	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 )
 
 // streamConn speaks to git-upload-pack over one connection, from the greeting to
@@ -39,17 +41,19 @@ func (v *visit) dial(ctx context.Context, u *url.URL, port string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	p := &patientConn{Conn: c, ctx: ctx, limit: v.stall}
+	p := &patientConn{Conn: c, ctx: ctx, limit: v.stall, since: time.Now()}
 	p.stop = context.AfterFunc(ctx, func() { c.Close() })
 	return p, nil
 }
 
-// patientConn gives up on a server that has gone silent.
+// patientConn gives up on a server that has gone silent, or does not keep pace.
 type patientConn struct {
 	net.Conn
 	ctx   context.Context
 	limit time.Duration
 	stop  func() bool
+	since time.Time // when the pace was last measured
+	got   int       // bytes since
 }
 
 func (p *patientConn) Read(b []byte) (int, error) {
@@ -57,6 +61,12 @@ func (p *patientConn) Read(b []byte) (int, error) {
 		return 0, p.why(err)
 	}
 	n, err := p.Conn.Read(b)
+	if p.got += n; p.got >= buildcontext.PaceBytes {
+		p.got, p.since = 0, time.Now()
+	}
+	if err == nil && time.Since(p.since) > buildcontext.PaceTimes*p.limit {
+		return n, buildcontext.Slow(p.limit)
+	}
 	return n, p.why(err)
 }
 
@@ -76,7 +86,7 @@ func (p *patientConn) why(err error) error {
 	case p.ctx.Err() != nil:
 		return context.Cause(p.ctx)
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("nothing received for %v", p.limit)
+		return buildcontext.Silent(p.limit)
 	}
 	return err
 }
