@@ -54,6 +54,9 @@ var ErrClaim = errors.New("malformed claim")
 
 // Statements returns a statement for each image, in order.
 func Statements(b Build) ([]Statement, error) {
+	if want := max(1, len(b.Request.Platforms)); len(b.Images) != want {
+		return nil, fmt.Errorf("%w: %d images, not %d", ErrClaim, len(b.Images), want)
+	}
 	deps, err := b.dependencies()
 	if err != nil {
 		return nil, err
@@ -81,9 +84,6 @@ func Statements(b Build) ([]Statement, error) {
 			},
 		}
 		out = append(out, s)
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: build names no image", ErrClaim)
 	}
 	return out, nil
 }

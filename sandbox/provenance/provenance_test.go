@@ -232,6 +232,8 @@ func TestPackageURL(t *testing.T) {
 func TestForgedClaims(t *testing.T) {
 	for name, change := range map[string]func(*Build){
 		"no image":              func(b *Build) { b.Images = nil },
+		"too many images":       func(b *Build) { b.Images = append(b.Images, b.Images[0]) },
+		"too few images":        func(b *Build) { b.Request.Platforms = []string{"linux/amd64", "linux/arm64"} },
 		"image without digest":  func(b *Build) { b.Images[0].Digest = "latest" },
 		"image of another hash": func(b *Build) { b.Images[0].Digest = "sha512:" + strings.Repeat("a", 64) },
 		"image in upper case":   func(b *Build) { b.Images[0].Digest = digest("A") },

@@ -32,6 +32,7 @@ type guest struct {
 	arg []string
 
 	start request.Go
+	image request.Pushing // of push
 }
 
 // act is what a role does: the first line that begins with @ and its name, else,
@@ -77,7 +78,7 @@ func main() {
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
 		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "cache": g.cache, "walk": g.walk,
-		"tags": g.tags, "forge": g.forge, "give": g.give, "find": g.find,
+		"tags": g.tags, "forge": g.forge, "give": g.give, "find": g.find, "pushed": g.pushed, "claim": g.claim,
 	}
 	do, ok := acts[g.arg[0]]
 	if !ok {
@@ -126,12 +127,13 @@ func (g *guest) hello() {
 		panic(fmt.Sprintf("%q instead of go", kind))
 	}
 	check(request.Decode(kind, payload, &g.start))
-	if g.req.Role == request.RolePush && len(g.arg) > 0 && g.arg[0] == "find" {
-		kind, _, err := g.r.Next()
+	if g.req.Role == request.RolePush && (g.arg[0] == "find" || g.arg[0] == "pushed") {
+		kind, payload, err := g.r.Next()
 		check(err)
 		if kind != request.FramePush {
 			panic(fmt.Sprintf("%q instead of push", kind))
 		}
+		check(request.Decode(kind, payload, &g.image))
 	}
 }
 

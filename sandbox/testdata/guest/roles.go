@@ -58,3 +58,38 @@ func (g *guest) find() {
 		g.req.Role, list("blobs/sha256"), list("contexts"), index, fetched, why))
 	g.done(nil)
 }
+
+// pushed tells what it is to push, with what of it is in the store.
+func (g *guest) pushed() {
+	g.hello()
+	list := []request.Attached{{Descriptor: g.image.Descriptor, Tag: "image"}}
+	for _, a := range append(list, g.image.Attached...) {
+		b, err := os.ReadFile(string(g.req.Store) + "/blobs/sha256/" + strings.TrimPrefix(a.Digest, "sha256:"))
+		check(err)
+		g.say(fmt.Sprintf("%s: %s %d %s", a.Tag, b, a.Size, a.MediaType))
+	}
+	g.done(nil)
+}
+
+// claim tells of an image and of what it is made from. Of the image, and of its
+// platform's, one is forged if the second word says so.
+func (g *guest) claim() {
+	g.hello()
+	image, forged := []byte("image"), request.Descriptor{Digest: digest([]byte("other")), Size: 5, MediaType: "m"}
+	g.output(request.Output{Kind: request.OutputStored}, image)
+	mine := request.Descriptor{Digest: digest(image), Size: int64(len(image)), MediaType: "m"}
+	res := request.Result{
+		Version: request.Version, Digest: mine.Digest, Size: mine.Size, Media: mine.MediaType,
+		Images:    []request.Image{{Descriptor: mine, Platform: "linux/amd64"}},
+		Materials: []request.Material{{Kind: request.MaterialImage, URI: "trusted/base", Digest: mine.Digest}},
+	}
+	switch g.arg[1] {
+	case "image":
+		res.Images[0].Descriptor = forged
+	case "size":
+		res.Size++
+	case "config":
+		res.Config = forged.Digest
+	}
+	check(g.w.WriteJSON(request.FrameResult, res))
+}
