@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/cgroup"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
@@ -33,7 +34,9 @@ type job struct {
 	Layout  string
 	Tar     string
 	Quota   int64
-	DenyNum int // a system call that is refused to the launcher and to all below it
+	Push    bool
+	Memory  int64 // limit of all sandboxes together, in bytes
+	DenyNum int   // a system call that is refused to the launcher and to all below it
 }
 
 // built is what TestMain makes, for all tests.
@@ -152,8 +155,12 @@ func (j job) config(ctx context.Context) (Config, error) {
 	if err := os.MkdirAll(ctxDir, 0o755); err != nil {
 		return Config{}, err
 	}
+	var req request.Build
+	if j.Push {
+		req.Destinations = []string{"registry.example/image"}
+	}
 	return Config{
-		Context: ctxDir, DockerfileData: []byte(j.Act + "\n"), Executor: j.Guest, Runsc: r,
+		Limits: Limits{Limits: cgroup.Limits{Memory: j.Memory}}, Request: req, Context: ctxDir, DockerfileData: []byte(j.Act + "\n"), Executor: j.Guest, Runsc: r,
 		WorkDir: filepath.Join(j.Base, "w"), Quota: j.Quota,
 		Outputs: Outputs{LayoutDir: j.Layout, TarPath: j.Tar},
 	}, nil

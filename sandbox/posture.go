@@ -55,6 +55,7 @@ type walls struct {
 	gvisor   string // version of the runsc that was found
 	version  string // the launcher's own
 	executor string // file on the host
+	hold     *hold  // nil: no limits from outside
 }
 
 // newWalls are those of a sandbox that is started by this spec with these flags.
@@ -62,7 +63,7 @@ func newWalls(c Config, l layout, m mode, s *specs.Spec, f runsc.Flags) walls {
 	return walls{
 		role: l.role, mode: m, directfs: f.Get("directfs") == "true",
 		dir: l.dir, state: l.state, files: []string{l.log, l.panics}, work: l.work, debug: f.Get("debug-log"),
-		flags: f, spec: s, gvisor: c.Runsc.Version.Text, version: c.Version, executor: c.Executor,
+		flags: f, spec: s, gvisor: c.Runsc.Version.Text, version: c.Version, executor: c.Executor, hold: c.hold,
 	}
 }
 

@@ -55,7 +55,10 @@ func (w walls) outside() (out request.Outside, err error) {
 	if err := w.verifyState(); err != nil {
 		return out, err
 	}
-	out.GVisor = w.gvisor
+	if err := w.hold.verify(w.state); err != nil {
+		return out, err
+	}
+	out.GVisor, out.Limits = w.gvisor, w.hold != nil
 	for _, f := range w.flags {
 		if !filepath.IsAbs(f.Value) {
 			out.Flags = append(out.Flags, f.Name+"="+f.Value)
@@ -71,8 +74,8 @@ func (w walls) process(p runsc.Process) (*hostProcess, error) {
 	if err != nil {
 		return nil, &WallError{Wall: "gVisor", Msg: fmt.Sprintf("cannot look at its %s process", p.Role), Err: err}
 	}
-	if err := w.verifyProcess(h); err != nil || p.Role != runsc.RoleSentry {
-		return h, err
+	if p.Role != runsc.RoleSentry {
+		return h, w.verifyProcess(h)
 	}
 	v, err := runsc.VersionOf(context.Background(), p)
 	switch {
@@ -82,6 +85,9 @@ func (w walls) process(p runsc.Process) (*hostProcess, error) {
 		return h, &WallError{Wall: "gVisor", Msg: fmt.Sprintf("the sentry is version %.80q, %q was found", v.Text, w.gvisor), Hint: doctorHint}
 	}
 	if err := verifyFlags(h.args, w.flags); err != nil {
+		return h, err
+	}
+	if err := w.verifyProcess(h); err != nil {
 		return h, err
 	}
 	return h, w.verifyStubs(h)
