@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // signalError is the cause of a context that a signal ended.
@@ -23,6 +25,9 @@ func withSignals(parent context.Context) (context.Context, func()) {
 	go func() {
 		for s := range ch {
 			number, _ := s.(syscall.Signal)
+			if number == syscall.SIGPIPE && !readersGone() {
+				continue // a sandbox that has ended: who writes to it sees the error
+			}
 			if ctx.Err() != nil && number != syscall.SIGPIPE {
 				os.Exit(128 + int(number))
 			}
@@ -34,4 +39,11 @@ func withSignals(parent context.Context) (context.Context, func()) {
 		close(ch)
 		cancel(nil)
 	}
+}
+
+// readersGone says whether nobody reads our output or errors any more.
+func readersGone() bool {
+	outputs := []unix.PollFd{{Fd: 1}, {Fd: 2}}
+	n, err := unix.Poll(outputs, 0)
+	return err != nil || n > 0 && (outputs[0].Revents|outputs[1].Revents)&(unix.POLLERR|unix.POLLHUP) != 0
 }
