@@ -53,7 +53,7 @@ conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORM
 attack: deps-test build ## the attack list of e2e/escape, and the score by section; one row: ROWS=019
 	@mkdir -p out; $(GOTEST) -count=1 -timeout 20m -run '^TestAttacks$$$(ROWS:%=/%)' ./e2e/escape -args -scorecard $(ROOT)/out/attack.txt; \
 	  status=$$?; cat out/attack.txt; exit $$status
-bench: deps-test build ## cases B, C, D and G against buildah
+bench: deps-test build ## cases B, C, D and G against buildah, and what sandboxes and gateway cost
 	go run ./e2e/bench $(CASES)
 demo: deps-demo build ## a base image, a build on it, and a look at the result
 	@e2e/demo.sh

@@ -4,6 +4,8 @@
 //
 //	bench [-n RUNS] [-only ours|buildah] [CASE...]
 //
+// Case N measures the network of RUN steps, through the gateway.
+//
 // Memory is the largest sum, over the whole process tree, of anonymous and
 // shared memory (PSS, sampled); pages of files on disk are not in it.
 package main
@@ -81,6 +83,13 @@ func run(ctx context.Context, runs int, only string, names []string) error {
 		row, err := b.sandboxes(ctx, runs)
 		if err != nil {
 			return fmt.Errorf("S: %w", err)
+		}
+		defer fmt.Println(row)
+	}
+	if len(names) == 0 || slices.Contains(names, "N") {
+		row, err := b.network(ctx, runs)
+		if err != nil {
+			return fmt.Errorf("N: %w", err)
 		}
 		defer fmt.Println(row)
 	}

@@ -5,29 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// netTables are the files of /proc/net as a new network namespace of Linux has
-// them: the heads of empty tables, and a loopback interface that nothing used.
-func netTables() map[string]string {
-	return map[string]string{
-		"arp": "IP address       HW type     Flags       HW address            Mask     Device\n",
-		"dev": "Inter-|   Receive                                                |  Transmit\n" +
-			" face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n" +
-			"    lo:" + strings.Repeat("       0", 16) + "\n",
-		"if_inet6":   "",
-		"ipv6_route": "",
-		"route":      "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n",
-		"tcp":        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
-		"tcp6":       "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
-		"udp":        "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
-		"udp6":       "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
-		"unix":       "Num       RefCount Protocol Flags    Type St Inode Path\n",
-	}
-}
 
 // loopback are the files of /sys/class/net/lo.
 func loopback() map[string]string {
@@ -36,53 +16,16 @@ func loopback() map[string]string {
 	}
 }
 
-// showNoNetwork shows a command without network what it looks for: the tables of
-// an empty namespace and the loopback interface. gVisor has no /sys/class/net,
-// and, while its sockets are the host's, nothing in /proc/net of a namespace
-// that is not the first.
+// showNoNetwork shows a command without network the loopback interface where it
+// looks for it: gVisor has no /sys/class/net.
 func (c *childConfig) showNoNetwork(root int) error {
 	if !c.NoNetwork {
 		return nil
-	}
-	route, err := openTarget(root, "/proc/net/route")
-	if err == nil {
-		unix.Close(route)
-	} else if errors.Is(err, unix.ENOENT) {
-		if err := showTables(root); err != nil {
-			return fmt.Errorf("/proc/net: %w", err)
-		}
 	}
 	if err := showLoopback(root); err != nil {
 		return fmt.Errorf("/sys/class/net: %w", err)
 	}
 	return nil
-}
-
-// showTables covers /proc/net, a link to self/net, so that every process sees
-// the same.
-func showTables(root int) error {
-	proc, err := openTarget(root, "/proc")
-	if err != nil {
-		return err
-	}
-	defer unix.Close(proc)
-	link, err := openat(proc, "net", unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(link)
-	if err := unix.Mount("tmpfs", descriptor(link), "tmpfs", nosuidNodevNoexec, "mode=555"); err != nil {
-		return os.NewSyscallError("mount", err)
-	}
-	dir, err := openTarget(root, "/proc/net")
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	if err := writeTexts(dir, netTables()); err != nil {
-		return err
-	}
-	return remountReadOnly(root, "/proc/net")
 }
 
 // showLoopback covers /sys/class by a directory that has what was there, empty
