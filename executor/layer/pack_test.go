@@ -94,6 +94,9 @@ func TestWriteTarRefuses(t *testing.T) {
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), strings.TrimPrefix(name, "directory ")) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if n := len(err.Error()); n > 1000 {
+			t.Errorf("%s: the error has %d bytes", name, n)
+		}
 		exec.Command("rm", "-rf", dir+"/d", dir+"/"+strings.Repeat("n", 200)).Run()
 	}
 }

@@ -99,7 +99,7 @@ func (t *tarer) root(fd int) error {
 // contents writes what is in an open directory.
 func (t *tarer) contents(fd int, l *level, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%w: %q: directories nested more than %d deep", ErrInvalid, shorten(l.path), maxDepth)
+		return fmt.Errorf("%w: directories nested more than %d deep", ErrInvalid, maxDepth)
 	}
 	if err := t.ctx.Err(); err != nil {
 		return err
@@ -111,10 +111,28 @@ func (t *tarer) contents(fd int, l *level, depth int) error {
 	slices.SortFunc(entries, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
 	for _, e := range entries {
 		if err := t.entry(fd, l, e, depth); err != nil {
-			return fmt.Errorf("%q: %w", shorten(l.path+e.name), err)
+			return named(l.path+e.name, err)
 		}
 	}
 	return nil
+}
+
+// fileError is what went wrong with one file.
+type fileError struct {
+	path string
+	err  error
+}
+
+func (e *fileError) Error() string { return fmt.Sprintf("%q: %v", shorten(e.path), e.err) }
+func (e *fileError) Unwrap() error { return e.err }
+
+// named says which file err is about, if it does not say so yet: each directory
+// on the way up asks.
+func named(path string, err error) error {
+	if errors.As(err, new(*fileError)) {
+		return err
+	}
+	return &fileError{path, err}
 }
 
 func (t *tarer) entry(dirfd int, l *level, e dirent, depth int) error {
