@@ -97,10 +97,10 @@ func (m *maker) files(d *draft, c command, op *Copy, i *instructions.SourcesAndD
 		op.Files = append(op.Files, File{Name: f.Path, Data: []byte(f.Data), Mode: 0o644})
 	}
 	words = append(words, i.DestPath)
-	if err := m.step(d, c, op, m.shown(d, fmt.Sprint(c.Command))); err != nil {
+	if err := m.step(d, c, op, withoutLogins(m.shown(d, fmt.Sprint(c.Command)))); err != nil {
 		return err
 	}
-	return m.record(d, strings.Join(words, " ")+" # buildkit", true)
+	return m.record(d, withoutLogins(strings.Join(words, " "))+" # buildkit", true)
 }
 
 // ownerByName says whether an owner is given by a name that only the passwd and

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -21,6 +22,14 @@ func (m *maker) record(d *draft, text string, layer bool) error {
 	})
 	return m.budget.take(len(text) + 64)
 }
+
+// login is what stands before the @ of a web server's address.
+var login = regexp.MustCompile(`(?i)\b(https?://)[^/?#\s]*@`)
+
+// withoutLogins hides users and passwords in the URLs of an ADD, which build
+// arguments may have brought there: whoever has the image or the log has the text
+// too (CVE-2023-26054). BuildKit leaves them in.
+func withoutLogins(text string) string { return login.ReplaceAllString(text, "${1}xxxxx:xxxxx@") }
 
 // runText is a RUN as history has it: the arguments in scope with their number,
 // then the command. An argument has the value that the command sees, which may

@@ -51,6 +51,8 @@ func TestHistory(t *testing.T) {
 		{"the root is no step", base + "WORKDIR /\nWORKDIR x\n", Options{}, []string{"- WORKDIR /", "WORKDIR /x"}},
 		{"flags of COPY", base + "COPY --link --parents --chown=1:2 --chmod=u+x --exclude=z a b <<E c/\nE\n", Options{},
 			[]string{"COPY --parents --chown=1:2 --chmod=u+x a b <<E c/ # buildkit"}},
+		{"logins of web servers", base + "ARG T=secret\nADD https://u:$T@h/f@1 HTTP://$T@h/x.git ssh://git@h/y.git /d/\nADD https://h/a@b /d/\n", Options{},
+			[]string{"- ARG T=secret", "ADD https://xxxxx:xxxxx@h/f@1 HTTP://xxxxx:xxxxx@h/x.git ssh://git@h/y.git /d/ # buildkit", "ADD https://h/a@b /d/ # buildkit"}},
 		{"ranges", base + "EXPOSE 53/UDP 8000-8002\n", Options{}, []string{"- EXPOSE [53/udp 8000/tcp 8001/tcp 8002/tcp]"}},
 		{"an argument with several ports", base + "ARG P='1 2/udp'\nEXPOSE $P\n", Options{}, []string{"- ARG P=1 2/udp", "- EXPOSE [1/tcp 2/udp]"}},
 		{"ENV of the parent wins over its ARG in the child", base[:len(base)-1] + " AS p\nENV V=env\nARG V=arg\nRUN a\nFROM p\nRUN b\n", Options{},
@@ -62,6 +64,11 @@ func TestHistory(t *testing.T) {
 			p := mustPlan(t, tc.text, tc.opt)
 			if d := cmp.Diff(tc.want, created(p.Target.Image)); d != "" {
 				t.Error(d)
+			}
+			for _, s := range p.Stages[len(p.Stages)-1].Steps {
+				if strings.Contains(s.Name, "secret@") {
+					t.Errorf("the name of a step is %q", s.Name)
+				}
 			}
 		})
 	}
