@@ -8,7 +8,7 @@ STAMP    := -trimpath -ldflags '-X main.version=$(VERSION)'
 STATIC   := -trimpath -tags netgo,osusergo -ldflags '-X main.version=$(VERSION) -extldflags "-static"'
 RUNSC    := bin/runsc
 # What make test fuzzes: all that reads what a stranger wrote and crosses a wall. make fuzz FUZZ=.* takes every target.
-FUZZ     ?= Fuzz(Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer)
+FUZZ     ?= Fuzz(Clean|Stream|Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer)
 FUZZTIME ?= 20s
 GOTEST   ?= go test
 export GOTOOLCHAIN ?= auto
@@ -16,7 +16,7 @@ export KBUILD_BIN   := $(ROOT)/bin
 export KBUILD_RUNSC := $(ROOT)/$(RUNSC)
 export KBUILD_CONFORMANCE ?= $(abspath $(ROOT)/../shared/conformance)
 
-.PHONY: all deps deps-demo deps-test build test vet unit fuzz e2e attack conformance bench demo image lint golden clean
+.PHONY: all deps deps-demo deps-test build test vet unit fuzz e2e attack canary conformance bench demo image lint golden clean
 all: build
 
 deps: ## what building needs; installs only what is missing
@@ -42,14 +42,16 @@ test: deps-test build vet unit fuzz e2e conformance ## all of the below
 vet:
 	go vet ./...
 unit: ## unit tests of every room, with the race detector
-	$(GOTEST) -race $$(go list ./... | grep -vE '/e2e(/escape)?$$')
+	$(GOTEST) -race $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
 fuzz: ## FUZZTIME (20s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry
-	$(GOTEST) -count=1 -timeout 30m ./e2e ./e2e/escape
+	$(GOTEST) -count=1 -timeout 30m ./e2e ./e2e/escape ./e2e/canary
 conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, and what buildah makes of them
 	go run ./e2e/conformance $(CASES)
 	go run ./e2e/conformance -buildah $(CASES)
+canary: deps-test build ## credentials, looked for in all memory and in all output of 100 builds
+	$(GOTEST) -count=1 -timeout 0 ./e2e/canary -builds=50
 attack: deps-test build ## the attack list of e2e/escape, and the score by section; one row: ROWS=019
 	@mkdir -p out; $(GOTEST) -count=1 -timeout 20m -run '^TestAttacks$$$(ROWS:%=/%)' ./e2e/escape -args -scorecard $(ROOT)/out/attack.txt; \
 	  status=$$?; cat out/attack.txt; exit $$status

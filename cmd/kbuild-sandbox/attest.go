@@ -46,6 +46,8 @@ func (a *app) attester(ctx context.Context, j job, cfg *sandbox.Config) (*attest
 	if j.attest.Key == "" {
 		return t, nil
 	}
+	password, _ := a.env(keyPassword)
+	_ = a.mask.Add([]byte(password)) // one that is too short cannot be masked
 	var err error
 	if t.signer, err = startSigner(ctx, j.attest.Key, a.env); err != nil {
 		return nil, &flags.Error{Msg: "--sign-key: " + err.Error(), Input: true}

@@ -54,9 +54,6 @@ const (
 // are shown as if they had not been announced.
 const maxSteps = 1024
 
-// maxStepOutput bounds what is shown of the output of one step, in bytes.
-const maxStepOutput = 16 << 20
-
 // view is one way to show events. Calls never overlap.
 type view interface {
 	event(e request.Event)
@@ -165,7 +162,6 @@ type step struct {
 	bytes   int64
 	total   int64
 	partial []byte // output after the last newline
-	output  int64  // bytes of output so far
 	// reported is when the transfer was last told of, at first the start.
 	reported time.Time
 	tail     []string // the last lines of output, cleaned
@@ -214,13 +210,9 @@ func (s *steps) remove(number int) {
 const maxLine = 16 << 10
 
 // feed adds output to a step and returns the lines that are now complete,
-// cleaned. The last line says so when there is more than is shown.
+// cleaned. How much comes is bounded before (see request.Clip).
 func (st *step) feed(data []byte) []string {
-	if st.output >= maxStepOutput {
-		return nil
-	}
 	var out []string
-	st.output += int64(len(data))
 	for _, c := range data {
 		if c == '\n' || len(st.partial) >= maxLine {
 			out = append(out, st.flush(c == '\n')...)
@@ -228,10 +220,6 @@ func (st *step) feed(data []byte) []string {
 		if c != '\n' {
 			st.partial = append(st.partial, c)
 		}
-	}
-	if st.output >= maxStepOutput {
-		out = append(out, st.flush(false)...)
-		out = append(out, fmt.Sprintf("[output clipped: more than %s]", size(maxStepOutput)))
 	}
 	return out
 }
