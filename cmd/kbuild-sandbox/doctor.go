@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -17,8 +18,8 @@ import (
 )
 
 const doctorLong = `Look at each thing that a build needs of this machine and say what to do about
-what is missing. At the end a sandbox is really started, with nothing to build
-in it. Exit status 1 if a build would not work.`
+what is missing. At the end sandboxes are really started, with nothing to build
+in them, and their walls are measured. Exit status 1 if a build would not work.`
 
 // finding is one thing that was looked at.
 type finding struct {
@@ -29,8 +30,20 @@ type finding struct {
 	hint     string // what to do where it is not ok
 }
 
+// status is a finding's mark.
+func (f finding) status() string {
+	switch {
+	case f.ok:
+		return "ok"
+	case f.optional:
+		return "warning"
+	}
+	return "MISSING"
+}
+
 func (a *app) doctorCommand() *cobra.Command {
 	var h host
+	asJSON := false
 	c := &cobra.Command{
 		Use:   "doctor [flags]",
 		Short: "Check that this machine can build",
@@ -38,10 +51,14 @@ func (a *app) doctorCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	h.register(c.Flags())
+	c.Flags().BoolVar(&asJSON, "json", false, "print what was found as JSON, with all that was measured of the walls")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		list := examine(c.Context(), h)
+		list, posture := examine(c.Context(), h)
 		if err := context.Cause(c.Context()); err != nil {
 			return err
+		}
+		if asJSON {
+			return a.findingsJSON(list, posture)
 		}
 		return a.findings(list)
 	}
@@ -50,8 +67,9 @@ func (a *app) doctorCommand() *cobra.Command {
 
 // examine looks at everything; what needs an earlier thing that is missing is
 // left out.
-func examine(ctx context.Context, h host) []finding {
+func examine(ctx context.Context, h host) ([]finding, []request.RolePosture) {
 	list := kernelFindings(procSys(), os.Geteuid() == 0)
+	list = append(list, tries(list)...)
 	rs, err := runsc.Find(ctx, h.runsc, besideUs())
 	f := finding{name: "gVisor", ok: err == nil}
 	if err != nil {
@@ -68,9 +86,11 @@ func examine(ctx context.Context, h host) []finding {
 	}
 	list = append(list, f, room(h.work()), limits())
 	if err != nil || errExecutor != nil {
-		return list
+		return inContainer(list), nil
 	}
-	return append(list, trial(ctx, h))
+	f, posture := trial(ctx, h)
+	list = append(list, f)
+	return append(inContainer(list), walls(posture)...), posture
 }
 
 // enoughRoom is the space below which doctor warns, in bytes.
@@ -100,22 +120,22 @@ func room(dir string) finding {
 	return f
 }
 
-// trialTimeout bounds the start of one sandbox.
+// trialTimeout bounds the start of the sandboxes.
 const trialTimeout = time.Minute
 
 // trial builds an image of nothing: every wall is put up and measured.
-func trial(ctx context.Context, h host) finding {
+func trial(ctx context.Context, h host) (finding, []request.RolePosture) {
 	f := finding{name: "sandbox"}
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	cfg, err := h.config(ctx)
 	if err != nil {
 		f.found, f.hint = explain(err)
-		return f
+		return f, nil
 	}
 	if cfg.Context, err = os.MkdirTemp("", "kbuild-doctor-"); err != nil {
 		f.found = err.Error()
-		return f
+		return f, nil
 	}
 	defer os.Remove(cfg.Context)
 	cfg.DockerfileData = []byte("FROM scratch\nLABEL doctor=1\n")
@@ -129,9 +149,72 @@ func trial(ctx context.Context, h host) finding {
 		f.found, f.hint = res.Failure.Message, res.Failure.Hint
 	default:
 		f.ok = true
-		f.found = fmt.Sprintf("gVisor %s, seccomp %d inside, %.1fs from start to end", res.Posture[0].Inside.Kernel, res.Posture[0].Inside.Seccomp, time.Since(began).Seconds())
+		f.found = fmt.Sprintf("%d of them, gVisor on systrap, %.1fs from start to end", len(res.Posture), time.Since(began).Seconds())
 	}
-	return f
+	return f, res.Posture
+}
+
+// walls tells in a line what was measured of each sandbox, and the digest of it
+// all.
+func walls(posture []request.RolePosture) (list []finding) {
+	for _, p := range posture {
+		sentry := p.Outside.Processes[0]
+		network := "no network"
+		for _, i := range p.Inside.Network.Interfaces {
+			network = "network by " + strings.Join(p.Inside.Network.Gateways, " ") + " on " + i.Name
+		}
+		list = append(list, finding{name: string(p.Role), ok: true, found: fmt.Sprintf(
+			"uid %d, capabilities %s, seccomp %d, own %s; inside seccomp %d, %s",
+			sentry.UID, strings.TrimLeft(sentry.Capabilities.Effective[:15], "0")+sentry.Capabilities.Effective[15:], sentry.Seccomp,
+			strings.Join(sentry.Namespaces, " "), p.Inside.Seccomp, network)})
+	}
+	if digest, err := sandbox.PostureDigest(posture); err == nil && len(posture) > 0 {
+		list = append(list, finding{name: "posture", ok: true, found: digest})
+	}
+	return list
+}
+
+// diagnosis is what doctor --json prints.
+type diagnosis struct {
+	OK      bool                  `json:"ok"`
+	Checks  []check               `json:"checks"`
+	Posture []request.RolePosture `json:"posture,omitempty"`
+	Digest  string                `json:"postureDigest,omitempty"`
+}
+
+type check struct {
+	Name   string `json:"name"`
+	Status string `json:"status"` // ok, warning, missing
+	Found  string `json:"found"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+func (a *app) findingsJSON(list []finding, posture []request.RolePosture) error {
+	d := diagnosis{OK: true, Posture: posture}
+	for _, f := range list {
+		c := check{Name: f.name, Status: strings.ToLower(f.status()), Found: progress.Clean(f.found)}
+		if !f.ok {
+			c.Hint = progress.Clean(f.hint)
+		}
+		d.OK = d.OK && (f.ok || f.optional)
+		d.Checks = append(d.Checks, c)
+	}
+	if posture != nil {
+		var err error
+		if d.Digest, err = sandbox.PostureDigest(posture); err != nil {
+			return err
+		}
+	}
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(d); err != nil {
+		return err
+	}
+	if !d.OK {
+		return told{}
+	}
+	return nil
 }
 
 // findings prints the table.
@@ -142,18 +225,13 @@ func (a *app) findings(list []finding) error {
 	}
 	var out strings.Builder
 	for _, f := range list {
-		mark := "ok     "
-		switch {
-		case !f.ok && f.optional:
-			mark = "warning"
-		case !f.ok:
-			mark, missing = "MISSING", true
-		}
-		indent := strings.Repeat(" ", len(mark)+width+4)
+		mark := f.status()
+		missing = missing || !f.ok && !f.optional
+		indent := strings.Repeat(" ", markWidth+width+4)
 		text := strings.ReplaceAll(strings.TrimSpace(progress.Clean(f.found)), "\n", "\n"+indent)
-		fmt.Fprintf(&out, "%s  %-*s  %s\n", mark, width, f.name, text)
+		fmt.Fprintf(&out, "%-*s  %-*s  %s\n", markWidth, mark, width, f.name, text)
 		if !f.ok && f.hint != "" {
-			fmt.Fprintf(&out, "%sto do: %s\n", indent, progress.Clean(f.hint))
+			fmt.Fprintf(&out, "%sto do: %s\n", indent, strings.ReplaceAll(progress.Clean(f.hint), "\n", "\n"+indent))
 		}
 	}
 	if missing {
@@ -169,3 +247,6 @@ func (a *app) findings(list []finding) error {
 	}
 	return nil
 }
+
+// markWidth is that of the longest mark.
+const markWidth = len("MISSING")

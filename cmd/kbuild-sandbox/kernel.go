@@ -13,24 +13,7 @@ import (
 // kernelFindings are the settings of the kernel that a sandbox depends on. sys
 // is /proc/sys; a setting that is not there does not restrict.
 func kernelFindings(sys fs.FS, root bool) []finding {
-	return []finding{release(), userNamespaces(sys, root), ptrace(sys), seccompSupport(sys)}
-}
-
-// limits is for information: those of the launcher's own control group are the
-// build's.
-func limits() finding {
-	f := finding{name: "limits", ok: true, found: "none but the machine's"}
-	data, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return f
-	}
-	for line := range strings.Lines(string(data)) {
-		// Version 2 has a line of its own, also on machines that use both.
-		if path, ok := strings.CutPrefix(line, "0::"); ok && strings.TrimSpace(path) != "/" {
-			f.found = "those of control group " + strings.TrimSpace(path)
-		}
-	}
-	return f
+	return []finding{release(), userNamespaces(sys, root), ptraceScope(sys), seccompSupport(sys)}
 }
 
 func release() finding {
@@ -48,11 +31,11 @@ func release() finding {
 // userNamespaces: gVisor's processes live in one; whoever is not root needs the
 // right to make it.
 func userNamespaces(sys fs.FS, root bool) finding {
-	f := finding{name: "user namespaces", ok: true, found: "allowed"}
+	f := finding{name: namespacesName, ok: true, found: "allowed"}
 	if n, ok := setting(sys, "user/max_user_namespaces"); ok && n == 0 {
 		f.ok, f.found = false, "user.max_user_namespaces is 0"
 		f.hint = "sysctl user.max_user_namespaces=10000"
-		return f
+		return f // root's sandboxes have one too
 	}
 	if root {
 		return f
@@ -65,14 +48,18 @@ func userNamespaces(sys fs.FS, root bool) finding {
 	if n, ok := setting(sys, "kernel/apparmor_restrict_unprivileged_userns"); ok && n != 0 {
 		// A profile may still allow it for this program: starting a sandbox tells.
 		f.ok, f.optional, f.found = false, true, "AppArmor restricts them (kernel.apparmor_restrict_unprivileged_userns)"
-		f.hint = "if no sandbox starts: an AppArmor profile with userns for kbuild-sandbox, or run as root"
+		f.hint = "if no sandbox starts: allow it to this program, in /etc/apparmor.d/kbuild-sandbox, then apparmor_parser -r that file:\n" +
+			"abi <abi/4.0>,\n" +
+			"profile kbuild-sandbox " + ownFile() + " flags=(unconfined) { userns, }\n" +
+			"or for all programs: sysctl kernel.apparmor_restrict_unprivileged_userns=0; or run as root"
 	}
 	return f
 }
 
-// ptrace: gVisor's systrap platform controls the sandbox's processes with it.
-func ptrace(sys fs.FS) finding {
-	f := finding{name: "ptrace", ok: true, optional: true, found: "allowed"}
+// ptraceScope: gVisor's systrap platform controls the sandbox's processes with
+// ptrace.
+func ptraceScope(sys fs.FS) finding {
+	f := finding{name: "ptrace scope", ok: true, optional: true, found: "allowed"}
 	if n, ok := setting(sys, "kernel/yama/ptrace_scope"); ok && n >= 2 {
 		f.ok, f.found = false, "restricted: kernel.yama.ptrace_scope is "+strconv.FormatInt(n, 10)
 		f.hint = "if no sandbox starts: sysctl kernel.yama.ptrace_scope=1"
@@ -107,3 +94,12 @@ func setting(sys fs.FS, name string) (int64, bool) {
 
 // procSys is the running kernel's settings.
 func procSys() fs.FS { return os.DirFS("/proc/sys") }
+
+// ownFile is where this program lies.
+func ownFile() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "/usr/bin/kbuild-sandbox"
+	}
+	return path
+}

@@ -22,7 +22,7 @@ func TestKernelFindings(t *testing.T) {
 		{"Debian's switch for root", map[string]string{"kernel/unprivileged_userns_clone": "0\n"}, true, ""},
 		{"Ubuntu's restriction", map[string]string{"kernel/apparmor_restrict_unprivileged_userns": "1\n"}, false, "user namespaces*"},
 		{"Ubuntu's restriction for root", map[string]string{"kernel/apparmor_restrict_unprivileged_userns": "1\n"}, true, ""},
-		{"hardened ptrace", map[string]string{"kernel/yama/ptrace_scope": "2\n"}, false, "ptrace*"},
+		{"hardened ptrace", map[string]string{"kernel/yama/ptrace_scope": "2\n"}, false, "ptrace scope*"},
 		{"an old kernel's seccomp", map[string]string{"kernel/seccomp/actions_avail": "trap errno allow"}, false, "seccomp"},
 		{"no seccomp", map[string]string{"kernel/seccomp/actions_avail": ""}, false, "seccomp"},
 		{"nonsense", map[string]string{"user/max_user_namespaces": "many", "kernel/yama/ptrace_scope": ""}, false, ""},
