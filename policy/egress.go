@@ -146,18 +146,23 @@ func (e Egress) Judge(d Destination) Verdict {
 	return e.otherwise(listed)
 }
 
-// JudgeName decides whether a name may be resolved. A deny rule by name comes
-// first, then an allow rule by name, then the mode. In EgressAllowlist a name
-// that no rule names is not asked for: questions carry data out.
-func (e Egress) JudgeName(name string) Verdict {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
+// JudgeName decides whether a name, in any of the forms that it counts for, may
+// be resolved. A deny rule by name comes first, then an allow rule by name, then
+// the mode. In EgressAllowlist a name that no rule names is not asked for:
+// questions carry data out.
+func (e Egress) JudgeName(forms ...string) Verdict {
+	hits := func(rules []EgressRule) bool {
+		return slices.ContainsFunc(forms, func(name string) bool {
+			return hitsName(rules, strings.ToLower(strings.TrimSuffix(name, ".")), 0)
+		})
+	}
 	switch {
 	case e.Mode == EgressNone:
 		return Verdict{Reason: noNetwork}
-	case hitsName(e.Deny, name, 0):
+	case hits(e.Deny):
 		return Verdict{Reason: byDenyRule}
 	}
-	return e.otherwise(hitsName(e.Allow, name, 0))
+	return e.otherwise(hits(e.Allow))
 }
 
 // otherwise decides on what nothing denies.

@@ -86,7 +86,7 @@ func openGate(c Config, role request.Role, link *os.File) (*gate, error) {
 	g := &gate{role: role, net: c.Network, steps: map[int]string{}}
 	g.gateway, err = gateway.New(gateway.Config{
 		Link: link, Egress: c.Network.egress(role), Role: string(role), Sink: g.record,
-		Resolvers: gateway.ParseResolvers(resolv), Hosts: gateway.ParseHosts(hosts),
+		Resolvers: gateway.ParseResolvers(resolv), Hosts: gateway.ParseHosts(hosts), Search: gateway.ParseSearch(resolv),
 	})
 	return g, err
 }
@@ -193,28 +193,43 @@ func addLine(text *string, line string) {
 // deniedText tells what was denied, and which rule would allow it, where that
 // is for the user to decide lightly.
 func deniedText(r gateway.Record) string {
-	named := printable(r.Name)
+	text, rules := "the egress policy denied ", []string{}
+	opens := policy.Opens(r.Reason)
 	if r.Protocol == gateway.ProtocolDNS {
-		text := fmt.Sprintf("the egress policy denied the name %s (%s)", named, r.Reason)
-		if policy.Opens(r.Reason) == policy.OpensByName {
-			text += "; --allow-net " + named + " allows it"
+		text += "the name " + shownName(r.Name)
+		if opens == policy.OpensByName {
+			rules = append(rules, r.Name)
 		}
-		return text
-	}
-	at, port := r.Address.String(), ""
-	if r.Port != 0 {
-		at, port = netip.AddrPortFrom(r.Address, r.Port).String(), fmt.Sprintf(":%d", r.Port)
-	}
-	text, rule := "the egress policy denied "+at, at
-	if r.Name != "" {
-		text += ", " + named
-		if policy.Opens(r.Reason) == policy.OpensByName {
-			rule = named + port
+	} else {
+		at, port := r.Address.String(), ""
+		if r.Port != 0 {
+			at, port = netip.AddrPortFrom(r.Address, r.Port).String(), fmt.Sprintf(":%d", r.Port)
+		}
+		text += at
+		if r.Name != "" {
+			text += ", " + shownName(r.Name)
+		}
+		if opens == policy.OpensByName && r.Name != "" {
+			rules = append(rules, r.Name+port)
+		}
+		if opens != policy.OpensNever {
+			rules = append(rules, at)
 		}
 	}
 	text += " (" + r.Reason + ")"
-	if policy.Opens(r.Reason) != policy.OpensNever {
-		text += "; --allow-net " + rule + " allows it"
+	for _, rule := range rules {
+		if _, err := policy.ParseAllow(rule); err == nil {
+			return text + "; --allow-net " + rule + " allows it"
+		}
 	}
 	return text
+}
+
+// shownName is a name that a sandbox asked for. One that is no ordinary name is
+// quoted: nobody shall run a part of it.
+func shownName(name string) string {
+	if _, err := policy.ParseAllow(name); err == nil {
+		return name
+	}
+	return fmt.Sprintf("%.80q", name)
 }

@@ -128,8 +128,38 @@ func (a *answer) keepAddress(r dnsmessage.Resource, addr netip.Addr, f filter) {
 		a.taken = why
 		return
 	}
+	if addr.IsLoopback() {
+		addr = canonical(addr)
+		r.Body = addressBody(asSeen(addr))
+	}
 	a.answers = append(a.answers, r)
 	a.addresses = append(a.addresses, resolved{addr, time.Duration(r.Header.TTL) * time.Second})
+}
+
+// canonical is the loopback address that the gateway's own one stands for.
+func canonical(addr netip.Addr) netip.Addr {
+	if addr.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// asSeen is an address of the host's as the sandbox can reach it.
+func asSeen(addr netip.Addr) netip.Addr {
+	switch {
+	case addr.IsLoopback() && addr.Is4():
+		return GatewayIPv4
+	case addr.IsLoopback():
+		return GatewayIPv6
+	}
+	return addr
+}
+
+func addressBody(addr netip.Addr) dnsmessage.ResourceBody {
+	if addr.Is4() {
+		return &dnsmessage.AResource{A: addr.As4()}
+	}
+	return &dnsmessage.AAAAResource{AAAA: addr.As16()}
 }
 
 // chain is the set of names that a question's name is an alias of, and itself.

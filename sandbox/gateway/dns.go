@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -155,7 +156,7 @@ func (g *Gateway) answer(msg []byte, overTCP bool) []byte {
 
 // resolve judges a question and asks it.
 func (g *Gateway) resolve(f *flow, q question) answer {
-	verdict := g.egress.JudgeName(q.name())
+	verdict := g.egress.JudgeName(g.forms(q.name())...)
 	f.rec.Reason = verdict.Reason
 	if !verdict.Allowed {
 		f.rec.Verdict = Denied
@@ -185,9 +186,29 @@ func (g *Gateway) resolve(f *flow, q question) answer {
 		}
 	}
 	for _, r := range a.addresses {
-		g.names.remember(r.addr, q.name(), r.ttl, time.Now())
+		g.remember(r.addr, q.name(), r.ttl)
 	}
 	return a
+}
+
+// forms are the names that a question's name counts for: itself, and what the
+// sandbox may have put a search domain behind.
+func (g *Gateway) forms(name string) []string {
+	list := []string{name}
+	for _, domain := range g.search {
+		if short, found := strings.CutSuffix(name, "."+domain); found && short != "" {
+			list = append(list, short)
+		}
+	}
+	return list
+}
+
+// remember says that name was resolved to addr, under all its forms.
+func (g *Gateway) remember(addr netip.Addr, name string, ttl time.Duration) {
+	forms, now := g.forms(name), time.Now()
+	for i := range forms {
+		g.names.remember(addr, forms[len(forms)-1-i], ttl, now)
+	}
 }
 
 // fromTable answers a question for a name of the host's table.
@@ -197,18 +218,9 @@ func (g *Gateway) fromTable(q question, list []netip.Addr) (a answer) {
 		if g.deniedAnswer(q, addr) != "" {
 			continue
 		}
-		g.names.remember(addr, q.name(), nameLeast, time.Now())
-		switch {
-		case addr.IsLoopback() && addr.Is4():
-			addr = GatewayIPv4
-		case addr.IsLoopback():
-			addr = GatewayIPv6
-		}
-		switch {
-		case addr.Is4() && q.q.Type == dnsmessage.TypeA:
-			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: addr.As4()}})
-		case addr.Is6() && q.q.Type == dnsmessage.TypeAAAA:
-			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
+		g.remember(addr, q.name(), nameLeast)
+		if addr = asSeen(addr); addr.Is4() == (q.q.Type == dnsmessage.TypeA) && (addr.Is4() || q.q.Type == dnsmessage.TypeAAAA) {
+			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: addressBody(addr)})
 		}
 	}
 	return a
@@ -217,7 +229,7 @@ func (g *Gateway) fromTable(q question, list []netip.Addr) (a answer) {
 // deniedAnswer tells why an address may not be told to the sandbox: no port of
 // it could be reached.
 func (g *Gateway) deniedAnswer(q question, addr netip.Addr) string {
-	v := g.egress.Judge(policy.Destination{Addr: addr, Names: []string{q.name()}, Own: !addr.IsLoopback() && g.own.has(addr)})
+	v := g.egress.Judge(policy.Destination{Addr: addr, Names: g.forms(q.name()), Own: !addr.IsLoopback() && g.own.has(addr)})
 	if v.Allowed {
 		return ""
 	}
@@ -229,7 +241,7 @@ func (g *Gateway) deniedAnswer(q question, addr netip.Addr) string {
 func (g *Gateway) deniedAlias(name string) string {
 	e := g.egress
 	e.Mode = policy.EgressDefault
-	if v := e.JudgeName(name); !v.Allowed {
+	if v := e.JudgeName(g.forms(name)...); !v.Allowed {
 		return v.Reason
 	}
 	return ""

@@ -31,7 +31,10 @@ type Config struct {
 	// end: the host's own table, see ParseHosts. Egress counts for the addresses.
 	// The loopback address of a name is told as the gateway's.
 	Hosts map[string][]netip.Addr
-	Role  string // of the sandbox, for the records
+	// Search are the domains that the sandbox completes names with, see
+	// ParseSearch: a rule for a name counts for it with one of them behind it.
+	Search []string
+	Role   string // of the sandbox, for the records
 	// Sink takes the records, one at a time. While it does not return, flows
 	// that end wait, and no new ones begin when the queue is full.
 	Sink   func(Record)
@@ -55,6 +58,7 @@ type Gateway struct {
 	pings     pings
 	resolver  resolver
 	hosts     map[string][]netip.Addr
+	search    []string
 	starts    *rate.Limiter
 	questions *rate.Limiter
 
@@ -85,7 +89,7 @@ func New(c Config) (*Gateway, error) {
 		mute:     mute{until: map[pair]time.Time{}},
 		own:      own{list: net.InterfaceAddrs},
 		pings:    pings{live: map[pair]*ping{}},
-		resolver: resolver{servers: c.Resolvers}, hosts: c.Hosts,
+		resolver: resolver{servers: c.Resolvers}, hosts: c.Hosts, search: c.Search,
 		starts:    rate.NewLimiter(rate.Limit(l.Starts), 2*l.Starts),
 		questions: rate.NewLimiter(rate.Limit(l.QuestionRate), l.QuestionRate),
 		live:      map[string]int{}, table: map[*flow]struct{}{},

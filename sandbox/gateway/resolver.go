@@ -42,6 +42,26 @@ func ParseResolvers(conf []byte) []netip.AddrPort {
 	return out
 }
 
+// maxSearch is the C library's limit of search domains before it had none.
+const maxSearch = 6
+
+// ParseSearch returns the search domains of a resolv.conf, in lower case without
+// a dot at the end. The last line about them counts.
+func ParseSearch(conf []byte) (out []string) {
+	for _, f := range confLines(conf) {
+		if f[0] != "search" && f[0] != "domain" {
+			continue
+		}
+		out = nil
+		for _, d := range f[1:min(len(f), maxSearch+1)] {
+			if d = strings.ToLower(strings.Trim(d, ".")); d != "" {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
 // ParseHosts returns the names of a hosts file. That of the machine itself are
 // left out: localhost is each sandbox's own.
 func ParseHosts(file []byte) map[string][]netip.Addr {
