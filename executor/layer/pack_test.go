@@ -101,6 +101,19 @@ func TestWriteTarRefuses(t *testing.T) {
 	}
 }
 
+// TestWriteTarBounds: what is too large for any reader is not even begun.
+func TestWriteTarBounds(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := errors.Join(os.WriteFile(dir+"/f", nil, 0o644), os.Truncate(dir+"/f", 300<<30)); err != nil {
+		t.Skip(err) // a file system without large files
+	}
+	if _, err := WriteTar(ctx, dir, io.Discard); !errors.Is(err, ErrLimit) {
+		t.Errorf("a file of 300 GiB: %v", err)
+	}
+}
+
 func setUser(dir, name, value string) error {
 	if err := os.WriteFile(dir+"/f", nil, 0o644); err != nil {
 		return err

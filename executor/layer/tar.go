@@ -17,7 +17,9 @@ import (
 // how many entries that has. The root itself gets none, as in BuildKit. Sockets
 // are left out. A file whose name begins with .wh. would mean something else in
 // a layer and is refused (ErrInvalid), as is what no layer can hold: more than
-// 1000 directories inside each other and paths of more than 4096 bytes.
+// 1000 directories inside each other and paths of more than 4096 bytes. More
+// bytes than a layer may have that is unpacked here (Limits), holes included, are
+// refused before they are written (ErrLimit).
 //
 // Entries come directory by directory, names in byte order, a directory before
 // what is in it, an opaque marker first. A file with several links in upper is
@@ -35,7 +37,7 @@ func writeTar(ctx context.Context, upper string, w io.Writer, opt PackOptions) (
 	t := &tarer{
 		ctx: ctx, tw: tar.NewWriter(w), clamp: opt.ClampTo,
 		links: map[inode]*linked{}, buf: make([]byte, 1<<18), scratch: make([]byte, 1<<16),
-		blind: len(opt.Lowers) == 0,
+		blind: len(opt.Lowers) == 0, meter: meter{lim: Limits{}.withDefaults()},
 	}
 	root := &level{below: reversed(opt.Lowers), known: true}
 	if opt.Root {
@@ -59,6 +61,7 @@ type tarer struct {
 	clamp   *time.Time
 	links   map[inode]*linked
 	entries int
+	meter   meter
 	blind   bool // the lowers are not known: every marker counts
 	buf     []byte
 	scratch []byte
@@ -279,6 +282,9 @@ func (t *tarer) file(dirfd int, l *level, name string) error {
 	h := t.header(l.path+name, &st)
 	if t.linked(h, l, name, &st) {
 		return t.write(h)
+	}
+	if err := t.meter.file(st.Size); err != nil {
+		return err
 	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size
 	if _, err := t.attrs(h, fd); err != nil {
