@@ -68,7 +68,7 @@ func (f fetcher) mainContext(ctx context.Context, in *Inputs) (root, text string
 		return string(f.req.Context), "", nil
 	}
 	var got fetched
-	err = f.steps.do("load build context"+from(src), func(*announced) error {
+	err = f.steps.do(f.verb()+" build context"+from(src), func(*announced) error {
 		if got, err = f.fetch(ctx, request.FetchedMain, src); err != nil {
 			return err
 		}
@@ -87,6 +87,14 @@ func (f fetcher) mainContext(ctx context.Context, in *Inputs) (root, text string
 	}
 	in.date("", got)
 	return got.dir, got.text, nil
+}
+
+// verb is what is done to contexts: once they are loaded, only unpacked.
+func (f fetcher) verb() string {
+	if f.req.Role == request.RoleBuild {
+		return "unpack"
+	}
+	return "load"
 }
 
 // failed puts an error of the network or of an archive into the user's terms;
@@ -380,7 +388,7 @@ func (in *Inputs) fetchNamed(ctx context.Context, f fetcher, i int) error {
 	n := f.req.Contexts[i]
 	var got fetched
 	var err error
-	err = f.steps.do("[context "+n.Name+"] load"+from(n.Source), func(*announced) error {
+	err = f.steps.do("[context "+n.Name+"] "+f.verb()+from(n.Source), func(*announced) error {
 		if got, err = f.fetch(ctx, strconv.Itoa(i), n.Source); err != nil {
 			return err
 		}

@@ -1,10 +1,17 @@
-// Package executor turns a request into an image: Fetch, Build and Push, each
-// a plain function from store to store.
+// Package executor turns a request into an image. Fetch, Build and Push are the
+// roles that the launcher starts in sandboxes of their own; All plays them in one
+// process, for pods. All four are made of the same parts:
 //
-//	Inputs contexts that are fetched or unpacked, and the Dockerfile in them
-//	Fetch  Dockerfile -> plan -> base images pulled into the store
-//	Build  store and context -> steps -> layers -> image in the store
-//	Push   image in the store -> destinations
+//	check   destinations -> may they be pushed to
+//	read    contexts that are fetched or unpacked, and the Dockerfile in them
+//	pull    Dockerfile -> plan -> base images in the store
+//	make    store and context -> steps -> layers -> image in the store
+//	export  image in the store -> tar, OCI layout
+//	push    image in the store -> destinations
+//
+// Fetch reads and pulls, Build reads what Fetch has handed out, makes and exports,
+// and Push checks and pushes. Nothing stays where Fetch runs: blobs stream out as
+// they come, contexts follow as archives.
 //
 // Contexts come first. A directory of the caller's is used where it is; anything
 // else is unpacked into the workspace as root's, links in it are followed below
@@ -19,7 +26,7 @@
 // platform after the other, those that they have in common once, and an image
 // index names the images.
 //
-// Build makes its plans anew from the store instead of taking Fetch's, so that
-// the two can run in sandboxes of their own: what Fetch resolved stands in the
+// The plans are made anew from the store instead of taking Fetch's, so that no
+// format of plans crosses between sandboxes: what Fetch resolved stands in the
 // store's index under the reference and the platform.
 package executor

@@ -146,6 +146,9 @@ func (s *Store) Remember(h v1.Hash, repo string) error {
 		return nil
 	}
 	s.sources[h] = repo
+	if s.out != nil { // see HandOut
+		return nil
+	}
 	b, err := json.Marshal(s.sources)
 	if err != nil {
 		return fmt.Errorf("remember source: %w", err)
