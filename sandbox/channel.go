@@ -148,6 +148,13 @@ func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []b
 		}
 		s.c.Sink.Emit(e)
 		return nil
+	case request.FrameReady:
+		if s.ready == nil {
+			return fmt.Errorf("%w: %s is not to say that it is ready, or twice", request.ErrFrame, s.role)
+		}
+		s.ready()
+		s.ready = nil
+		return nil
 	case request.FrameAsk:
 		var a request.Ask
 		if err := request.Decode(kind, payload, &a); err != nil {

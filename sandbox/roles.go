@@ -15,7 +15,7 @@ import (
 //	fetch ──blobs, contexts──▶ store ──▶ build ──blobs──▶ store ──▶ push
 //
 // They start side by side, and each waits for what it needs: build for fetch's
-// result, push, once it knows that it may, for build's.
+// result and for push to have found that it may, push for build's result.
 type build struct {
 	c      Config
 	home   home
@@ -52,6 +52,15 @@ func newBaton[T any]() *baton[T] { return &baton[T]{ready: make(chan struct{})} 
 
 func (b *baton[T]) pass(v T) { b.value = v; close(b.ready) }
 
+func (b *baton[T]) passed() bool {
+	select {
+	case <-b.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 func (b *baton[T]) take(ctx context.Context) (v T, err error) {
 	select {
 	case <-b.ready:
@@ -68,6 +77,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	var (
 		standing = newBaton[struct{}]()        // fetch's walls are in force
 		fetched  = newBaton[request.Go]()      // what build begins with
+		ready    = newBaton[struct{}]()        // the destinations take a push
 		image    = newBaton[request.Pushing]() // what push pushes
 		all      sync.WaitGroup
 	)
@@ -88,16 +98,29 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	})
 	// The others begin to start when fetch stands: then the machine can do it.
 	if _, err := standing.take(ctx); err == nil && b.c.Request.Call == "" {
-		play(part{role: request.RoleBuild, begin: fetched.take}, func(res request.Result) error {
+		if b.pushes() {
+			play(part{role: request.RolePush, ready: func() { ready.pass(struct{}{}) }, image: image.take}, func(request.Result) error {
+				if !image.passed() {
+					return &EndError{Msg: "push ended before there was anything to push"}
+				}
+				return nil
+			})
+		} else {
+			ready.pass(struct{}{})
+		}
+		begin := func(ctx context.Context) (request.Go, error) {
+			if _, err := ready.take(ctx); err != nil {
+				return request.Go{}, err
+			}
+			return fetched.take(ctx)
+		}
+		play(part{role: request.RoleBuild, begin: begin}, func(res request.Result) error {
 			pushing, err := b.attest(res)
 			if err == nil {
 				image.pass(pushing)
 			}
 			return err
 		})
-		if b.pushes() {
-			play(part{role: request.RolePush, image: image.take}, nil)
-		}
 	}
 	all.Wait()
 	return b.result()
@@ -148,6 +171,8 @@ type part struct {
 	standing func()
 	// begin waits for what the role begins with; nil: at once.
 	begin func(context.Context) (request.Go, error)
+	// ready is called once, when the role is ready for its image; nil: never.
+	ready func()
 	// image waits for what is pushed; nil: nothing.
 	image func(context.Context) (request.Pushing, error)
 }

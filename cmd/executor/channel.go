@@ -117,14 +117,33 @@ func (c *channel) hello(ctx context.Context, p request.Posture) error {
 	}
 }
 
-// next waits until the launcher says what to push.
+// next says that it is time for the image, and waits until the launcher says what
+// to push.
 func (c *channel) next(ctx context.Context) (request.Pushing, error) {
+	if err := c.w.Write(request.FrameReady, nil); err != nil {
+		return request.Pushing{}, err
+	}
 	select {
 	case what := <-c.image:
 		return what, nil
 	case <-ctx.Done():
 		return request.Pushing{}, ctx.Err()
 	}
+}
+
+// end sends the result. One that fits into no frame is a failure: a build can name
+// more than can be told.
+func (c *channel) end(result request.Result) error {
+	err := c.w.WriteJSON(request.FrameResult, result)
+	if !errors.Is(err, request.ErrFrame) {
+		return err
+	}
+	return c.w.WriteJSON(request.FrameResult, request.Result{
+		Version: result.Version, Posture: result.Posture, Failure: &request.Failure{
+			Class:   request.ClassResource,
+			Message: fmt.Sprintf("the build has more images and sources than can be told: %d", len(result.Images)+len(result.Materials)),
+		},
+	})
 }
 
 // Emit implements request.Sink. A launcher that is gone cancels the build by

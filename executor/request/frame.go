@@ -19,6 +19,7 @@ const (
 	FrameOutput FrameKind = 'O' // executor: Output as JSON; chunks follow
 	FrameChunk  FrameKind = 'C' // executor: the number of an open stream in four bytes, big endian, then raw bytes of it
 	FrameEnd    FrameKind = 'Z' // executor: OutputEnd as JSON
+	FrameReady  FrameKind = 'Y' // push: the destinations take it; where is the image?
 	FrameResult FrameKind = 'R' // executor: Result as JSON, the last frame
 	FrameGo     FrameKind = 'G' // launcher: Go as JSON: the walls stand, the role may begin
 	FramePush   FrameKind = 'P' // launcher, to push: Descriptor as JSON: the image is there, push it
@@ -133,7 +134,7 @@ func (r *Reader) Next() (FrameKind, []byte, error) {
 
 func (k FrameKind) known() bool {
 	switch k {
-	case FrameHello, FrameEvent, FrameAsk, FrameOutput, FrameChunk, FrameEnd, FrameResult,
+	case FrameHello, FrameEvent, FrameAsk, FrameOutput, FrameChunk, FrameEnd, FrameReady, FrameResult,
 		FrameGo, FramePush, FrameAnswer, FrameCancel:
 		return true
 	}

@@ -78,7 +78,7 @@ func main() {
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
 		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "cache": g.cache, "walk": g.walk,
-		"tags": g.tags, "forge": g.forge, "give": g.give, "find": g.find, "pushed": g.pushed, "claim": g.claim,
+		"tags": g.tags, "early2": g.nothing, "ready": g.ready, "forge": g.forge, "give": g.give, "find": g.find, "pushed": g.pushed, "claim": g.claim,
 	}
 	do, ok := acts[g.arg[0]]
 	if !ok {
@@ -127,7 +127,11 @@ func (g *guest) hello() {
 		panic(fmt.Sprintf("%q instead of go", kind))
 	}
 	check(request.Decode(kind, payload, &g.start))
-	if g.req.Role == request.RolePush && (g.arg[0] == "find" || g.arg[0] == "pushed") {
+	if g.req.Role != request.RolePush {
+		return
+	}
+	check(g.w.Write(request.FrameReady, nil))
+	if slices.Contains([]string{"quiet", "ok", "find", "pushed"}, g.arg[0]) {
 		kind, payload, err := g.r.Next()
 		check(err)
 		if kind != request.FramePush {

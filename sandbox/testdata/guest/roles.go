@@ -93,3 +93,16 @@ func (g *guest) claim() {
 	}
 	check(g.w.WriteJSON(request.FrameResult, res))
 }
+
+// nothing ends before it has anything to do.
+func (g *guest) nothing() {
+	g.hello()
+	g.done(nil)
+}
+
+// ready says so, once more.
+func (g *guest) ready() {
+	g.hello()
+	check(g.w.Write(request.FrameReady, nil))
+	forever()
+}
