@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -148,6 +149,7 @@ const tailSize = 4 << 10
 type tail struct {
 	mu  sync.Mutex
 	buf []byte
+	cut bool // there was more
 }
 
 func (t *tail) add(p []byte) {
@@ -155,12 +157,17 @@ func (t *tail) add(p []byte) {
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)
 	if len(t.buf) > tailSize {
-		t.buf = append(t.buf[:0:0], t.buf[len(t.buf)-tailSize:]...)
+		t.buf, t.cut = append(t.buf[:0:0], t.buf[len(t.buf)-tailSize:]...), true
 	}
 }
 
+// bytes are whole lines, if there are: half a line may be half a secret, which
+// nobody would know to mask.
 func (t *tail) bytes() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if i := bytes.IndexByte(t.buf, '\n'); t.cut && i >= 0 && i+1 < len(t.buf) {
+		return t.buf[i+1:]
+	}
 	return t.buf
 }

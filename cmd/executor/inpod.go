@@ -7,11 +7,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
@@ -157,6 +157,6 @@ func needSeccomp(p request.Posture) error {
 }
 
 func complain(err error) int {
-	fmt.Fprintln(os.Stderr, "error:", strings.TrimSpace(err.Error()))
+	_ = progress.Error(os.Stderr, err.Error(), "", progress.Options{})
 	return 1
 }
