@@ -55,6 +55,10 @@
 // pushes nothing, unless --push is given, too. --iidfile has the digest of the
 // image's config, or of an image index, as docker buildx has it.
 //
+// --attest and --provenance are docker buildx's, with BuildKit's rule that the
+// mode is max unless it is given. What buildx does without the flags, mode=min, is
+// not done: an image stays what Kaniko's would be.
+//
 // --check fails (status 1) for remarks under error=true and for a Dockerfile
 // that cannot be built. docker buildx fails for any remark, unless
 // --call=check,ignorestatus=true.
