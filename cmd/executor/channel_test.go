@@ -240,6 +240,33 @@ func TestChannelNamesTheImage(t *testing.T) {
 	}
 }
 
+// TestResultThatDoesNotFit: the launcher hears why, not nothing.
+func TestResultThatDoesNotFit(t *testing.T) {
+	c, r, _ := frames(t)
+	many := make([]request.Material, 10000)
+	for i := range many {
+		many[i].URI = fmt.Sprintf("https://example.com/%0100d", i)
+	}
+	for _, tt := range []struct {
+		materials []request.Material
+		failed    bool
+	}{{many[:10], false}, {many, true}} {
+		go func() {
+			if err := c.end(request.Result{Version: request.Version, Materials: tt.materials}); err != nil {
+				t.Error(err)
+			}
+		}()
+		kind, payload, err := r.Next()
+		var got request.Result
+		if err == nil {
+			err = request.Decode(kind, payload, &got)
+		}
+		if err != nil || kind != request.FrameResult || (got.Failure != nil) != tt.failed || got.Version != request.Version {
+			t.Errorf("%d materials: %q, %+v, %v", len(tt.materials), kind, got.Failure, err)
+		}
+	}
+}
+
 // TestKeychainOfPush: whatever it reads, push asks for what push may have.
 func TestKeychainOfPush(t *testing.T) {
 	for always, want := range map[request.Scope]request.Scope{"": request.Pull, request.Push: request.Push} {

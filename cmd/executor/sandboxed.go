@@ -49,7 +49,7 @@ func sandboxed() int {
 	} else {
 		result.Failure = &request.Failure{Class: request.ClassInternal, Message: err.Error()}
 	}
-	if err := ch.w.WriteJSON(request.FrameResult, result); err != nil {
+	if err := ch.end(result); err != nil {
 		fmt.Fprintln(os.Stderr, "executor:", err)
 		return 1
 	}
@@ -69,7 +69,8 @@ func play(ctx context.Context, req *request.Build, ch *channel, tools executor.T
 	case request.RolePush:
 		return executor.Push(ctx, req, ch.next, tools)
 	}
-	return executor.All(ctx, req, tools)
+	failure := &request.Failure{Class: request.ClassInternal, Message: fmt.Sprintf("role %q is unknown", req.Role)}
+	return request.Result{Version: request.Version, Failure: failure}
 }
 
 func prepare(ch *channel) (*request.Build, executor.Tools, error) {
