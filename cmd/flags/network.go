@@ -96,7 +96,7 @@ func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 			list.registry(r.Registry, registryOf(d))
 		}
 	}
-	for _, h := range append(r.Registry.InsecureHosts, r.Registry.SkipTLSHosts...) {
+	for _, h := range slices.Concat(r.Registry.InsecureHosts, r.Registry.SkipTLSHosts) {
 		list.registry(r.Registry, h)
 	}
 	for h := range r.Registry.Certificates {
