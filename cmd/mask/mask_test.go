@@ -62,7 +62,7 @@ func TestText(t *testing.T) {
 		{"netrc", "machine example.com login me password correct-horse\n", "correct-horse example.com", "*** example.com"},
 		{"npmrc", "//registry.example.com/:_authToken=npm_0123456789\n", "npm_0123456789", "***"},
 		{"YAML and JSON", "a: yaml-value\n\"b\": \"json-value\",\n", "yaml-value json-value", "*** ***"},
-		{"a ruler in a file", "--------------------------------\nlong enough line", strings.Repeat("-", 40), strings.Repeat("-", 40)},
+		{"a ruler in a file", "# ============================\nlong enough line", strings.Repeat("=", 40), strings.Repeat("=", 40)},
 		{"bytes of no text", "\xff\xfe\x00\x01\x02", "\xff\xfe\x00\x01\x02 \xff\xfe", "*** \xff\xfe"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,6 +76,22 @@ func TestText(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHeldBack: only what may be the begin of a value waits, and none of a line
+// that has ended.
+func TestHeldBack(t *testing.T) {
+	s := with(t, "hunter2").Stream()
+	for _, step := range []struct{ in, want string }{
+		{"a hunt", "a "}, {"ing\n", "hunting\n"}, {"hunte\n", "hunte\n"}, {"50%\rhunt\r", "50%\rhunt\r"}, {"hunter", ""}, {"2", ""}, {"! and more of the line", "***! and more of the line"},
+	} {
+		if got := string(s.Write([]byte(step.in))); got != step.want {
+			t.Errorf("after %q: %q, want %q", step.in, got, step.want)
+		}
+	}
+	if got := string(s.Close()); got != "" {
+		t.Errorf("at the end: %q", got)
 	}
 }
 

@@ -45,6 +45,8 @@ func leaks() []request.Event {
 		{Time: at(2), Kind: request.EventStart, Step: 2, Name: "RUN x"},
 		{Time: at(2), Kind: request.EventLog, Step: 2, Stream: 1, Data: []byte("no newline " + canary)},
 		{Time: at(3), Kind: request.EventDone, Step: 2, Error: "exit code 1: " + canary},
+		{Time: at(2), Kind: request.EventStart, Step: 3, Name: "RUN coloured " + canary[:half] + "\x1b[1m" + canary[half:]},
+		{Time: at(3), Kind: request.EventDone, Step: 3},
 		{Time: at(3), Kind: request.EventWarning, Text: "warning " + canary, Data: []byte(canary)},
 		{Time: at(3), Kind: request.EventInfo, Text: "info\n" + canary},
 		{Time: at(3), Kind: request.EventDebug, Text: "debug " + canary},
