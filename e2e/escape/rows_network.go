@@ -33,7 +33,7 @@ func forbiddenAddresses(t *Target) Outcome {
 	t.Names.Set("metadata.test", func() []string { return []string{"169.254.169.254", "fd00:ec2::254"} })
 	canaries, others := forbiddenEndpoints()
 	r := t.Build(Build{
-		Dockerfile: "FROM $BUSYBOX\nCOPY probe nonce addresses /\n" +
+		Dockerfile: "FROM $BUSYBOX\nCOPY probe nonce addresses nothing /\n" +
 			"RUN /probe 19 reach http://$PUBLIC/hello /addresses && /probe 19 ask public.test -metadata.test\n" +
 			"RUN /probe 19 reach http://public.test/hello /nothing\n",
 		Files: map[string]string{"addresses": strings.Join(append(canaries, others...), "\n") + "\n", "nothing": ""},
@@ -86,11 +86,11 @@ func leakByNames(t *Target) Outcome {
 	servers := strings.Join(append(append(runner, world...), resolverIPv4, PublicIPv4, gateway.GatewayIPv4.String()), " ")
 	label := strings.TrimPrefix(t.Nonce, "nonce-")
 	r := t.Build(Build{Dockerfile: "FROM $BUSYBOX\nCOPY probe nonce /\n" +
-		"RUN --network=none /probe 0 nonetwork " + servers + "; nslookup " + label + ".none.test; nslookup " + label + ".direct.test " + resolverIPv4 + "; true\n" +
-		"RUN /probe 20 ask public.test -" + label + ".exfil.test; nslookup " + label + ".other.test " + resolverIPv4 + "; true\n",
+		"RUN --network=none /probe 20 nonetwork " + servers + "; nslookup " + label + ".none.test; nslookup " + label + ".direct.test " + resolverIPv4 + "; true\n" +
+		"RUN /probe 0 ask public.test -" + label + ".exfil.test; nslookup " + label + ".other.test " + resolverIPv4 + "; true\n",
 		Args: []string{"--net", "allowlist", "--allow-net", "public.test", "--audit-log", "audit.json"},
 	})
-	r.Done(`probe 0 $NONCE INERT`)
+	r.Done(`probe +$NONCE REJECTED`)
 	for _, name := range t.Names.Asked() {
 		if strings.Contains(name, label) {
 			t.Errorf("the world's name server was asked for %s", name)

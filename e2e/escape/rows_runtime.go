@@ -2,6 +2,9 @@ package escape
 
 import (
 	"archive/tar"
+	"fmt"
+	"net/http"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -34,7 +37,7 @@ func runtimeRows() []Attack {
 			Want: []Outcome{Contained}, Step: "RUN /probe 10 caps"},
 		{ID: 11, Source: "CVE-2022-2990, CVE-2023-25173, CVE-2022-36109", Title: "supplementary groups that USER does not give, and ones that it gives and that are missing",
 			Want: []Outcome{Contained}, Step: groupSteps},
-		{ID: 12, Source: "CVE-2018-19333", Title: "a step attaches every System V and POSIX object that another makes at the same time",
+		{ID: 12, Source: "CVE-2018-19333", Title: "a step attaches every System V and POSIX object that another makes at the same time, and listens to its network traffic",
 			Want: []Outcome{Contained}, Run: foreignObjects},
 		{ID: 13, Source: "gvisor#13481", Title: "open_tree, move_mount and their kin bring the old root back",
 			Want: []Outcome{Inert}, Step: "RUN /probe 13 detach"},
@@ -51,7 +54,7 @@ func runtimeRows() []Attack {
 		{ID: 19, Source: "CVE-2025-9074", Title: "a step connects to the host, its network, the gateway and metadata services, under every form of their addresses",
 			Want: []Outcome{Rejected}, Run: forbiddenAddresses},
 		{ID: 20, Source: "CVE-2024-29018", Title: "names that carry data out, of a step without network and of one with an allow-list",
-			Want: []Outcome{Rejected}, Run: leakByNames},
+			Want: []Outcome{Inert}, Run: leakByNames},
 		{ID: 21, Source: "class: set-id programs", Title: "USER runs set-id programs and such with file capabilities: root at most, with a step's own bounding set",
 			Want: []Outcome{Contained}, Step: "RUN /probe 21 mksuid\nUSER 1000\nRUN /probe 21 gained"},
 		{ID: 22, Source: "class: user namespaces", Title: "unshare, clone, clone3, setns and pidfd_getfd, to be root in a namespace of its own",
@@ -215,16 +218,28 @@ COPY --from=shared /bin/busybox /shared
 }
 
 func foreignObjects(t *Target) Outcome {
+	path := "/012-" + t.Nonce
+	t.Web.Handle(path, func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(time.Second) // until the others listen
+		fmt.Fprintln(w, "answer-"+t.Nonce)
+	})
 	r := t.Build(Build{Dockerfile: `FROM $BUSYBOX AS base
 COPY probe nonce /
 FROM base AS holds
 RUN /probe 12 objects
 FROM base AS steals
 RUN /probe 12 steal
+FROM base AS listens
+RUN /probe 12 sniff ` + t.Nonce + `
+FROM base AS speaks
+RUN wget -qO /asked http://$PUBLIC` + path + ` && cat /asked
+ADD http://$PUBLIC` + path + ` /added
 FROM scratch
 COPY --from=holds /nonce /a
 COPY --from=steals /nonce /b
+COPY --from=listens /nonce /c
+COPY --from=speaks /added /d
 `})
-	r.Done(`holds $NONCE`)
+	r.Done(`holds $NONCE`, `listens $NONCE`, `answer-$NONCE`)
 	return t.Verdict(r.Output)
 }

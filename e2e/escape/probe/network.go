@@ -20,6 +20,7 @@ func networkTries() map[string]attempt {
 		"reach":     reach,
 		"nonetwork": noNetwork,
 		"ask":       ask,
+		"sniff":     sniff,
 	}
 }
 
@@ -73,16 +74,17 @@ func reach(p *probe, args []string) string {
 	tried := 0
 	slots := make(chan bool, 32)
 	for s := bufio.NewScanner(f); s.Scan(); {
+		address := s.Text()
 		for _, network := range []string{"tcp", "udp"} {
 			tried++
 			wg.Go(func() {
 				slots <- true
-				answer, err := exchange(network, s.Text())
+				answer, err := exchange(network, address)
 				<-slots
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
-					p.escape("%s %s: %q", network, s.Text(), answer)
+					p.escape("%s %s: %q", network, address, answer)
 				}
 			})
 		}
