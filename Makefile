@@ -45,10 +45,11 @@ unit: ## unit tests of every room, with the race detector
 	$(GOTEST) -race $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
 fuzz: ## FUZZTIME (20s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
-e2e: build ## the laws of the house, and whole builds against a real registry
+e2e: build ## the laws of the house, and whole builds against a real registry, as root and as an ordinary user
 	$(GOTEST) -count=1 -timeout 30m ./e2e ./e2e/escape ./e2e/canary
-conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, and what buildah makes of them
+conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, as root and as an ordinary user, and what buildah makes of them
 	go run ./e2e/conformance $(CASES)
+	go run ./e2e/conformance -user $(CASES)
 	go run ./e2e/conformance -buildah $(CASES)
 canary: deps-test build ## credentials, looked for in all memory and in all output of 100 builds
 	$(GOTEST) -count=1 -timeout 0 ./e2e/canary -builds=50

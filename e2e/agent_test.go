@@ -25,7 +25,10 @@ func agentCommand(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	socket := filepath.Join(ts.Getenv("SIDE"), args[1]+".sock")
-	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
+	// An agent serves its own user, and root.
+	as := ts.Getenv("AS")
+	cmd := exec.Command("setpriv", "--reuid", as, "--regid", as, "--clear-groups", "ssh-agent", "-D", "-a", socket)
+	ts.Check(os.Chmod(filepath.Dir(socket), 0o777))
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())

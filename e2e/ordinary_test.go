@@ -17,7 +17,9 @@ const someone = 60606
 const front = `#!/bin/sh
 real=%[2]s/kbuild-sandbox
 [ "$(id -u)" = 0 ] || exec $real "$@"
-chown -hR %[1]d:%[1]d "$WORK" "$SIDE"
+setid=$(find "$WORK" "$SIDE" -type f -perm /6000 ! -user %[1]d -printf '%%m %%p\n')
+find "$WORK" "$SIDE" ! -user %[1]d -exec chown -h %[1]d:%[1]d {} + # which takes set-id bits away
+[ -z "$setid" ] || echo "$setid" | while read -r mode file; do chmod "$mode" "$file"; done
 exec setpriv --reuid %[1]d --regid %[1]d --clear-groups $real "$@"
 `
 
@@ -52,6 +54,14 @@ func asSomeone(t *testing.T, bin string) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// programs is the directory with the programs themselves.
+func programs(bin string, uid int) string {
+	if uid == 0 {
+		return bin
+	}
+	return filepath.Join(bin, "real")
 }
 
 func copyProgram(from, to string) (err error) {

@@ -52,7 +52,10 @@ type builder interface {
 }
 
 // ours is bin/kbuild-sandbox.
-type ours struct{ bin string }
+type ours struct {
+	bin string
+	as  *syscall.Credential // nil: as we are
+}
 
 func (ours) takes(all []*testCase) []*testCase { return all }
 
@@ -66,6 +69,7 @@ func (o ours) build(ctx context.Context, c *testCase, p paths) (outcome, error) 
 		return outcome{}, err
 	}
 	cmd := exec.CommandContext(ctx, o.bin, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: o.as}
 	out, err := run(cmd, c, p)
 	if err != nil {
 		return out, err
@@ -187,7 +191,14 @@ func run(cmd *exec.Cmd, c *testCase, p paths) (outcome, error) {
 		defer agent.Close()
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	if as := cmd.SysProcAttr.Credential; as != nil {
+		if err := give(p.dir, as); err != nil {
+			return outcome{}, err
+		}
+	}
 	hung := false
 	cmd.Cancel = func() error {
 		hung = true

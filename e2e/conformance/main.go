@@ -2,11 +2,13 @@
 // case in a sandbox of its own, and judges what comes out by the golden answers:
 // those of e2e/language and those of the conformance suite, where there is one.
 //
-//	conformance [-v] [-run REGEXP] [-j N] [-buildah | -record]
+//	conformance [-v] [-run REGEXP] [-j N] [-user | -buildah | -record]
 //
 // KBUILD_CONFORMANCE is the suite's directory, KBUILD_BIN that of the product's
 // binaries. Status 1: a case fails that allowed_failures.txt does not list, a
 // listed one passes, or something was left behind.
+//
+// -user builds as an ordinary user, whose the files of the cases are then.
 //
 // -buildah has Debian's buildah build the cases that say how it compares, and
 // fails where it compares otherwise. -record asks a BuildKit, whose address is
@@ -41,6 +43,7 @@ type settings struct {
 	builder builder
 	jobs    int
 	keep    bool
+	user    bool // ours builds as an ordinary user
 }
 
 // runner is what all cases share.
@@ -61,6 +64,7 @@ func main() {
 	flag.BoolVar(&verbose, "v", false, "one line for every case")
 	flag.BoolVar(&s.keep, "keep", false, "keep the cases' directories")
 	against := flag.Bool("buildah", false, "compare buildah with the cases that are marked")
+	user := flag.Bool("user", false, "build as an ordinary user")
 	record := flag.Bool("record", false, "write the answers of BuildKit into the cases of e2e/language")
 	flag.Parse()
 	switch {
@@ -71,6 +75,7 @@ func main() {
 	default:
 		s.builder = ours{bin: filepath.Join(cmp.Or(os.Getenv("KBUILD_BIN"), "bin"), "kbuild-sandbox")}
 	}
+	s.user = *user
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ok, err := runSuite(ctx, s, pattern, verbose)
@@ -133,7 +138,11 @@ func start(ctx context.Context, s settings) (*runner, error) {
 		os.RemoveAll(tmp)
 		return nil, err
 	}
-	if err := r.pushBases(ctx); err != nil {
+	err = r.pushBases(ctx)
+	if o, ok := r.builder.(ours); ok && r.user && err == nil {
+		r.builder, err = o.asSomeone(tmp)
+	}
+	if err != nil {
 		r.stop()
 		return nil, err
 	}
