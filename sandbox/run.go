@@ -15,10 +15,10 @@ import (
 // exitGrace is what the sandbox has for ending after its result.
 const exitGrace = time.Second
 
-// Run builds, in up to three sandboxes of their own, to the end. A build that failed is a
-// Result with a Failure and no error. The error is a *WallError if the sandbox
-// cannot be had, an *EndError if it broke, a *SpaceError if the disk is full
-// before it starts, ctx's cause if ctx ended, else about a file of the host.
+// Run builds, in up to three sandboxes of their own, to the end. A build that
+// failed is a Result with a Failure and no error. The error is a *WallError if a
+// sandbox cannot be had, an *EndError if it broke, a *SpaceError if the disk is
+// full, ctx's cause if ctx ended, else about a file of the host.
 // When Run returns, nothing of the sandboxes is left: no process, mount or file.
 func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	m, err := currentMode()
@@ -50,40 +50,41 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 		return res, err
 	}
 	defer func() { err = limits.close(ctx, &res, err) }()
-	if err := takeStdin(ctx, c, w.home); err != nil {
+	b := &build{c: c, home: w.home, mode: m, caches: caches, tally: newTally(), results: map[request.Role]request.Result{}}
+	limits.results = b.results
+	return b.inside(ctx)
+}
+
+// inside makes the run's directory ready and runs the roles.
+func (b *build) inside(ctx context.Context) (res request.Result, err error) {
+	c := &b.c
+	if err := takeStdin(ctx, *c, b.home); err != nil {
 		return res, err
 	}
-	if c.Quota, err = workspaceQuota(c); err != nil {
+	if c.Quota, err = workspaceQuota(*c); err != nil {
 		return res, err
 	}
-	if err := writeRoot(c, w.home); err != nil {
+	if err := writeRoot(*c, b.home); err != nil {
 		return res, err
 	}
-	st, err := openStore(w.store)
-	if err != nil {
+	if b.store, err = openStore(b.home.store); err != nil {
 		return res, err
 	}
-	out, err := openOutputs(c.Outputs, w.dir, st)
-	if err != nil {
+	if b.out, err = openOutputs(c.Outputs, b.home.dir, b.store); err != nil {
 		return res, err
 	}
-	defer out.discard()
+	defer b.out.discard()
 	if err := ctx.Err(); err != nil {
 		return res, context.Cause(ctx)
 	}
-	t := newTally()
-	c.Network = t.watch(c.Network)
-	b := &build{
-		tally: t, c: c, home: w.home, mode: m, store: st, out: out, caches: caches,
-		events: newNumbering(c.Sink), results: map[request.Role]request.Result{},
-	}
-	limits.results = b.results
+	c.Network = b.tally.watch(c.Network)
+	b.events = newNumbering(c.Sink)
 	res, err = b.run(ctx)
-	caches.trim()
+	b.caches.trim()
 	if err != nil || res.Failure != nil || c.Request.Call != "" {
 		return res, err
 	}
-	return res, out.commit()
+	return res, b.out.commit()
 }
 
 // dropNames removes the name of the file behind the workspace. gVisor has it
