@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/escape/hostile"
 )
@@ -28,6 +29,18 @@ func (t *Target) Loopback() net.Listener {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	return l
+}
+
+// rebinding is a name that is good when it is looked up first, for both families,
+// and the metadata service afterwards.
+func rebinding() func() []string {
+	var asked atomic.Int64
+	return func() []string {
+		if asked.Add(1) <= 2 {
+			return []string{PublicIPv4}
+		}
+		return []string{"169.254.169.254"}
+	}
 }
 
 // BuildWith builds with an executor that was taken over; see package hostile.

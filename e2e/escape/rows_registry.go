@@ -98,13 +98,7 @@ func realms(t *Target) Outcome {
 	for name, address := range map[string]string{"metadata.test": "169.254.169.254", "private.test": "10.20.30.40", "loop.test": "127.0.0.1", "mapped.test": "fd00:ec2::254"} {
 		t.Names.Set("081-"+name, func() []string { return []string{address} })
 	}
-	var asked int
-	t.Names.Set("081-rebind.test", func() []string { // what a check sees, and what comes after it
-		if asked++; asked%2 == 1 {
-			return []string{PublicIPv4}
-		}
-		return []string{"169.254.169.254"}
-	})
+	t.Names.Set("081-rebind.test", rebinding())
 	l := loginAt(t)
 	l.other.On(
 		hostile.Rule{Path: "/hop", Do: hostile.Redirect(http.StatusFound, "http://081-metadata.test")},
@@ -225,7 +219,7 @@ func hostileRoles(t *Target) Outcome {
 	dockerfile := "FROM $BUSYBOX\nRUN echo $NONCE\n"
 	for _, script := range []string{
 		"build ask pull registry.example.com a/b", "build ask push registry.example.com a/b", "push ask pull registry.example.com a/b",
-		"push ask push registry.example.com a/b", "fetch ask push registry.example.com a/b", "push ask secret s",
+		"fetch ask push registry.example.com a/b", "push ask secret s",
 		`build output {"kind":"tags","digest":"right"} | {}`, `push output {"kind":"stored","digest":"right"} | x`,
 		`build output {"kind":"tar"} | x`, `build result {"digest":"sha256:` + strings.Repeat("ab", 32) + `"}`,
 	} {
@@ -233,11 +227,15 @@ func hostileRoles(t *Target) Outcome {
 		r.Rejected(breach)
 		r.Hides(`got the answer .*(Password|Data):.`)
 	}
+	// A credential for where nothing is pushed to is not given, and what was asked
+	// for goes on.
+	r := t.BuildWith("push ask push registry.example.com a/b", Build{Dockerfile: dockerfile, Push: true})
+	r.Done(`hostile: got the answer .*Password: .*no destination`)
 	// Walls that are not the protocol's.
-	script := "push dial $LOOP 10.20.30.40:80 169.254.169.254:80 11.22.33.44:80\nbuild dial $LOOP 10.20.30.40:80 169.254.169.254:80\n" +
+	script := "push dial $LOOP 10.20.30.40:80 169.254.169.254:80\nbuild dial $LOOP 10.20.30.40:80 169.254.169.254:80\n" +
 		"fetch dial 10.20.30.40:80 169.254.169.254:80\nany write /store/index.json /context/nonce /in/request.json /kbuild-executor /etc/x"
 	inner := hostile.Serve(t, hostile.Options{Listener: t.Loopback()})
-	r := t.BuildWith(strings.ReplaceAll(script, "$LOOP", inner.Addr), Build{Dockerfile: dockerfile, Push: true})
+	r = t.BuildWith(strings.ReplaceAll(script, "$LOOP", inner.Addr), Build{Dockerfile: dockerfile, Push: true})
 	r.Hides(`hostile: (dial|write) .*: DONE`)
 	r.Done(`\d $NONCE`, `hostile: dial 10.20.30.40:80: `, `hostile: write /context/nonce: `)
 	if inner.Asked("", "") > 0 {
