@@ -4,7 +4,7 @@ package policy
 // Docker's default list is the reference; what gVisor does not have is not
 // named, nor are calls of 32-bit programs, which it does not run.
 func ordinary() []Rule {
-	return []Rule{
+	return append([]Rule{
 		allow("file contents", fileContents()),
 		allow("file names and attributes", fileNames()),
 		allow("extended attributes", attributes()),
@@ -18,12 +18,7 @@ func ordinary() []Rule {
 		allow("sockets", sockets()),
 		allow("System V and POSIX IPC", ipc()),
 		allow("the machine", []string{"getcpu", "getrandom", "sysinfo", "uname"}),
-		// AF_VSOCK would be a way past the network to a hypervisor.
-		{
-			For: "sockets but AF_VSOCK", Names: []string{"socket"},
-			Args: []Arg{{Index: 0, Mask: AllBits, Value: 40, Not: true}},
-		},
-	}
+	}, newSockets()...)
 }
 
 func allow(purpose string, names []string) Rule { return Rule{For: purpose, Names: names} }
@@ -127,6 +122,39 @@ func sockets() []string {
 		"recvfrom", "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown",
 		"socketpair",
 	}
+}
+
+// Families, types and protocols of sockets (linux/socket.h, linux/net.h, linux/in.h).
+const (
+	familyUnix, familyINET, familyINET6, familyNetlink, familyPacket, familyVSOCK = 1, 2, 10, 16, 17, 40
+
+	typeMask                       = 0xf // the rest are flags
+	typeStream, typeDgram, typeRaw = 1, 2, 3
+
+	protocolICMP, protocolICMPv6 = 1, 58
+)
+
+// newSockets are the kinds of sockets that may be made. The steps of a build and
+// the executor share a network, so none hears all of it or speaks for others:
+// no packet sockets, and raw ones for ping alone.
+func newSockets() []Rule {
+	rules := []Rule{
+		socketRule("sockets between processes", familyUnix),
+		socketRule("routes and interfaces, asked", familyNetlink),
+	}
+	for _, f := range []struct{ family, icmp uint64 }{{familyINET, protocolICMP}, {familyINET6, protocolICMPv6}} {
+		rules = append(rules,
+			socketRule("TCP", f.family, Arg{Index: 1, Mask: typeMask, Value: typeStream}),
+			socketRule("UDP and ping", f.family, Arg{Index: 1, Mask: typeMask, Value: typeDgram}),
+			socketRule("ping", f.family, Arg{Index: 1, Mask: typeMask, Value: typeRaw}, Arg{Index: 2, Mask: AllBits, Value: f.icmp}),
+		)
+	}
+	return rules
+}
+
+// socketRule allows socket(2) of a family under further conditions.
+func socketRule(purpose string, family uint64, more ...Arg) Rule {
+	return Rule{For: purpose, Names: []string{"socket"}, Args: append([]Arg{{Index: 0, Mask: AllBits, Value: family}}, more...)}
 }
 
 func ipc() []string {

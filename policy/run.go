@@ -25,11 +25,8 @@ func RunTable() Table {
 	rules := append(ordinary(), cloneRules()...)
 	rules = append(rules, personalityRules()...)
 	rules = append(rules, killRules()...)
+	rules = append(rules, socketDenials()...)
 	rules = append(rules,
-		Rule{
-			For: "AF_VSOCK", Names: []string{"socket"}, Errno: EPERM,
-			Args: []Arg{{Index: 0, Mask: AllBits, Value: 40}},
-		},
 		deny("namespaces", "setns", "unshare"),
 		deny("mounts",
 			"fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree",
@@ -75,6 +72,24 @@ func cloneRules() []Rule {
 		})
 	}
 	return rules
+}
+
+// socketDenials say EPERM, which programs know, to kinds of sockets that
+// newSockets leaves out.
+func socketDenials() []Rule {
+	refuse := func(purpose string, args ...Arg) Rule {
+		return Rule{For: purpose, Names: []string{"socket"}, Errno: EPERM, Args: args}
+	}
+	family := func(f uint64) Arg { return Arg{Index: 0, Mask: AllBits, Value: f} }
+	raw := func(but uint64) []Arg {
+		return []Arg{{Index: 1, Mask: typeMask, Value: typeRaw}, {Index: 2, Mask: AllBits, Value: but, Not: true}}
+	}
+	return []Rule{
+		refuse("AF_VSOCK: a way past the network to a hypervisor", family(familyVSOCK)),
+		refuse("AF_PACKET: all that other steps send and receive", family(familyPacket)),
+		refuse("raw sockets: what other steps receive", append(raw(protocolICMP), family(familyINET))...),
+		refuse("raw sockets: what other steps receive", append(raw(protocolICMPv6), family(familyINET6))...),
+	}
 }
 
 // killRules make the command, process 1 of its namespace, as unkillable from
