@@ -24,6 +24,7 @@ const (
 type flow struct {
 	g       *Gateway
 	rec     Record
+	wide    bool // a TCP connection with large buffers
 	in, out atomic.Int64
 	last    atomic.Int64 // when a byte moved, in Unix nanoseconds
 	idle    atomic.Int64 // how long none may move, in nanoseconds; 0: for ever
@@ -37,17 +38,14 @@ type flow struct {
 // flow ends it.
 func (g *Gateway) begin(proto string, to netip.AddrPort) *flow {
 	dest, names, verdict := g.judge(to)
-	f := g.open(proto, Record{Address: dest.Addr(), Port: dest.Port(), Verdict: Allowed, Reason: verdict.Reason})
-	if f == nil {
-		return nil
+	rec := Record{Address: dest.Addr(), Port: dest.Port(), Verdict: Allowed, Reason: verdict.Reason}
+	if !verdict.Allowed {
+		rec.Verdict = Denied
 	}
 	if len(names) > 0 {
-		f.rec.Name = names[0]
+		rec.Name = names[0]
 	}
-	if !verdict.Allowed {
-		f.rec.Verdict = Denied
-	}
-	return f
+	return g.open(proto, rec)
 }
 
 // judge returns what a destination stands for, the names that it was resolved
@@ -80,6 +78,10 @@ func (g *Gateway) open(proto string, rec Record) *flow {
 	f.touch()
 	g.flowCount.Add(1)
 	g.live[proto]++
+	if proto == protoTCP && rec.Verdict == Allowed && g.wide < g.limits.Wide {
+		g.wide++
+		f.wide = true
+	}
 	g.table[f] = struct{}{}
 	g.running.Add(1)
 	return f
@@ -137,6 +139,9 @@ func (f *flow) end() {
 	f.g.mu.Lock()
 	delete(f.g.table, f)
 	f.g.live[f.rec.Protocol]--
+	if f.wide {
+		f.g.wide--
+	}
 	f.g.mu.Unlock()
 	f.g.running.Done()
 }

@@ -66,6 +66,7 @@ type Gateway struct {
 	ending  bool
 	steps   []string
 	live    map[string]int // flows by protocol
+	wide    int            // connections with large buffers
 	table   map[*flow]struct{}
 	running sync.WaitGroup // flows
 	loops   sync.WaitGroup // the gateway's own

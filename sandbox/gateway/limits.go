@@ -21,13 +21,26 @@ type Limits struct {
 	EchoIdle   time.Duration
 	Linger     time.Duration // for the last bytes to be acknowledged
 
-	// Buffer is what each direction of a TCP connection may hold, in bytes.
+	// Buffer is what each direction of a TCP connection may hold, in bytes. Only
+	// Wide connections at once have so much, further ones are narrow: few carry much,
+	// and many together would be too large.
 	Buffer int
+	Wide   int
 }
 
-// withDefaults bounds the gateway's memory at about 800 MB at the very worst:
-// TCP times two of Buffer and two of copySize, and UDP times two datagrams and
-// udpQueue.
+// A narrow connection holds so much from and for the sandbox, and moves so much
+// at once, in bytes. The sandbox may have sent a first window before it is known
+// to be narrow.
+const (
+	narrowReceive = 64 << 10
+	narrowSend    = 32 << 10
+	narrowCopy    = 16 << 10
+)
+
+// withDefaults bounds the gateway's memory at about 250 MB at the very worst:
+// Wide connections times two of Buffer and two of copySize, 20 MB; the other 992
+// times what narrow ones have, 130 MB; and UDP times two datagrams and udpQueue,
+// 100 MB.
 func (l Limits) withDefaults() Limits {
 	def(&l.TCP, 1024)
 	def(&l.HalfOpen, 256)
@@ -43,6 +56,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.EchoIdle, 10*time.Second)
 	def(&l.Linger, 10*time.Second)
 	def(&l.Buffer, 256<<10)
+	def(&l.Wide, 32)
 	return l
 }
 

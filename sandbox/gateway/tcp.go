@@ -61,6 +61,10 @@ func (g *Gateway) connect(r *tcp.ForwarderRequest) {
 		reset(out)
 		return
 	}
+	if !f.wide {
+		ep.SocketOptions().SetReceiveBufferSize(narrowReceive, true)
+		ep.SocketOptions().SetSendBufferSize(narrowSend, true)
+	}
 	s := &splice{f: f, out: out, ep: ep, in: gonet.NewTCPConn(&queue, ep)}
 	s.run()
 }
@@ -105,7 +109,11 @@ type half interface {
 
 // move copies one direction to its end.
 func (s *splice) move(to, from half, count *atomic.Int64) {
-	buf := make([]byte, copySize)
+	size := copySize
+	if !s.f.wide {
+		size = narrowCopy
+	}
+	buf := make([]byte, size)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {

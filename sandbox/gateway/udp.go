@@ -13,7 +13,7 @@ import (
 )
 
 // udpQueue is what may wait for the host in one UDP flow, in bytes.
-const udpQueue = 128 << 10
+const udpQueue = 64 << 10
 
 // maxDatagram is the largest payload there is.
 const maxDatagram = 65507
