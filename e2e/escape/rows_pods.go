@@ -128,8 +128,8 @@ RUN mkdir -p /usr/local/bin && for p in ls cat sh id; do printf '#!/bin/busybox 
 FROM $BUSYBOX AS two
 ENV ENV=/root/.profile
 COPY --from=one /busybox-result /busybox-tool
-RUN id; cat /etc/passwd | grep -c evil; ls /usr/local/bin /tmp /etc/ld.so.preload; hostname; ps | grep -v 'ps$' | wc -l | sed 's/^/processes: /'; /busybox-tool echo $NONCE used
+RUN id; cat /etc/passwd | grep -c evil; ls /usr/local/bin /tmp /etc/ld.so.preload; hostname; ps | grep -c '[r]esidue' | sed 's/^/left: /'; /busybox-tool echo $NONCE used
 `})
 	r.Hides(`\d\.\d{3} (hijacked|alive)`)
-	return r.Done(`$NONCE made`, `$NONCE used`, `\d\.\d{3} 0$`, `buildkitsandbox`, `processes: [1-5]$`)
+	return r.Done(`$NONCE made`, `$NONCE used`, `\d\.\d{3} 0$`, `buildkitsandbox`, `left: 0$`)
 }

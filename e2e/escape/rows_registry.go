@@ -108,9 +108,9 @@ func realms(t *Target) Outcome {
 	var realm string
 	l.On(hostile.Rule{Do: func(w http.ResponseWriter, r *http.Request) { hostile.Bearer(realm)(w, r) }})
 	for i, to := range []string{
-		"http://169.254.169.254/latest", "http://2852039166/latest", "http://[::ffff:169.254.169.254]/", "http://[fd00:ec2::254]/",
-		"http://081-metadata.test/", "http://081-private.test/", "http://081-mapped.test/", "http://081-loop.test:2375/", "http://127.0.0.1:2375/",
-		"http://localhost:2375/", "http://081-rebind.test/token", l.other.URL + "/hop",
+		"http://169.254.169.254/latest", "http://2852039166/latest", "http://[::ffff:169.254.169.254]/",
+		"http://081-private.test/", "http://081-mapped.test/", "http://081-loop.test:2375/", "http://localhost:2375/",
+		"http://081-rebind.test/token", l.other.URL + "/hop",
 		"http://" + l.Addr + "@081-metadata.test/", "file:///etc/passwd", "gopher://081-private.test/", "http://public.test:" + port + "/take",
 	} {
 		repo := fmt.Sprintf("r%02d", i)

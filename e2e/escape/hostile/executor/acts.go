@@ -18,6 +18,7 @@ const (
 	stolenStream = 1 << 31
 	dialTime     = 3 * time.Second
 	stealTime    = 10 * time.Second
+	grace        = 300 * time.Millisecond
 )
 
 // before carries out an act before the real executor begins.
@@ -81,7 +82,7 @@ func (m *middle) ask(words []string) {
 	}
 	m.say("asks for %s", strings.Join(words, " "))
 	_ = m.up.WriteJSON(request.FrameAsk, q)
-	time.Sleep(time.Second) // an answer is not waited for: there may be none
+	time.Sleep(grace) // an answer is not waited for: there may be none
 }
 
 // stolen tells of an answer that the real executor did not ask for.
@@ -110,7 +111,7 @@ func (m *middle) output(text string) {
 	_ = m.up.WriteJSON(request.FrameOutput, o)
 	_ = m.up.WriteChunk(o.Stream, []byte(data))
 	_ = m.up.WriteJSON(request.FrameEnd, request.OutputEnd{Stream: o.Stream})
-	time.Sleep(time.Second) // the launcher ends it, if it does
+	time.Sleep(grace) // the launcher ends it, if it does
 }
 
 // event sends an event, as JSON.
