@@ -31,6 +31,7 @@ func TestAttacks(t *testing.T) {
 	}
 	site := NewSite(t, binaries(t), *asUser)
 	site.Update = *update
+	t.Run("000-oracles", func(t *testing.T) { oraclesFire(t, site) })
 	if run := flag.Lookup("test.run").Value.String(); !strings.Contains(run, "/") {
 		site.BuildSteps(t, attacks())
 	}
