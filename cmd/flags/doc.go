@@ -50,6 +50,12 @@
 //     a step leaves at such a path is in the image here, and the warning says so.
 //   - --single-snapshot makes no single layer: the files are the same.
 //
+// --net, --allow-net, --deny-net and --audit-log are the launcher's alone
+// (RegisterNetwork); in a pod they are refused by name. Named is what of a command
+// line fetch and push may reach beside that. --network is docker's and another
+// thing: what each RUN sees. Under its host steps have the same network as the
+// others, never the host's own.
+//
 // docker's --output is another way to write the flags for results. As with
 // docker it turns off the push that it does not ask for: -o type=docker,dest=F
 // pushes nothing, unless --push is given, too. --iidfile has the digest of the

@@ -69,7 +69,7 @@ func dockerFlags() []*refused {
 		{name: "creds", never: true, hint: configFile},
 		{name: "device", never: true, hint: oneSandbox},
 		{name: "disable-content-trust", alone: true, never: true},
-		{name: "dns", hint: "steps have the resolv.conf of this machine"},
+		{name: "dns", hint: "names are resolved by the name servers of this machine"},
 		{name: "format", never: true, hint: "use --image-format"},
 		{name: "isolation", never: true, hint: oneSandbox},
 		{name: "load", alone: true, never: true, hint: "there is no docker here to load into: --no-push --tar-path app.tar, then docker load -i app.tar"},
