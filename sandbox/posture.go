@@ -1,11 +1,8 @@
 package sandbox
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 
@@ -14,29 +11,6 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/runtime/runsc"
 )
-
-// PostureDigest is sha256:<hex> of what was measured, as canonical JSON: no
-// white space, names in order, no HTML escapes. No process id and no random name
-// is in it, so it is the same for every build with the same programs by the same
-// user on the same machine.
-func PostureDigest(list []request.RolePosture) (string, error) {
-	b, err := json.Marshal(list)
-	if err != nil {
-		return "", fmt.Errorf("posture digest: %w", err)
-	}
-	var plain any // encoding/json sorts the names of a map
-	if err := json.Unmarshal(b, &plain); err != nil {
-		return "", fmt.Errorf("posture digest: %w", err)
-	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(plain); err != nil {
-		return "", fmt.Errorf("posture digest: %w", err)
-	}
-	sum := sha256.Sum256(bytes.TrimRight(out.Bytes(), "\n"))
-	return "sha256:" + hex.EncodeToString(sum[:]), nil
-}
 
 // walls are what the launcher has promised for one sandbox, and has to find.
 type walls struct {

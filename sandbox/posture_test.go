@@ -74,7 +74,7 @@ func TestPostureDigest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := PostureDigest(res.Posture)
+		d, err := request.PostureDigest(res.Posture)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestPostureDigest(t *testing.T) {
 		digests, last = append(digests, d), res.Posture
 	}
 	last[0].Outside.Processes[0].Seccomp = 0
-	if d, err := PostureDigest(last); err != nil || d == digests[0] {
+	if d, err := request.PostureDigest(last); err != nil || d == digests[0] {
 		t.Errorf("%s, %v: a wall that changed is not seen", d, err)
 	}
 	if _, err := exec.LookPath("jq"); err != nil {
@@ -97,7 +97,7 @@ func TestPostureDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := PostureDigest(last)
+	want, err := request.PostureDigest(last)
 	if err != nil || "sha256:"+strings.Fields(string(out))[0] != want {
 		t.Errorf("jq: %s, want %s, %v", out, want, err)
 	}

@@ -163,12 +163,22 @@ func metadata(res request.Result) (string, error) {
 		Digest    string `json:"digest"`
 		Size      int64  `json:"size"`
 	}
+	posture := ""
+	if len(res.Posture) > 0 {
+		var err error
+		if posture, err = request.PostureDigest(res.Posture); err != nil {
+			return "", err
+		}
+	}
 	text, err := json.MarshalIndent(struct {
 		Config     string     `json:"containerimage.config.digest,omitempty"`
 		Descriptor descriptor `json:"containerimage.descriptor"`
 		Digest     string     `json:"containerimage.digest"`
 		Name       string     `json:"image.name,omitempty"`
-	}{res.Config, descriptor{res.Media, res.Digest, res.Size}, res.Digest, strings.Join(res.Names, ",")}, "", "  ")
+		// What was measured of the walls, and the digest of that.
+		Posture       []request.RolePosture `json:"kbuild.posture,omitempty"`
+		PostureDigest string                `json:"kbuild.posture.digest,omitempty"`
+	}{res.Config, descriptor{res.Media, res.Digest, res.Size}, res.Digest, strings.Join(res.Names, ","), res.Posture, posture}, "", "  ")
 	return string(text), err
 }
 

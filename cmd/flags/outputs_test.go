@@ -43,6 +43,18 @@ func TestOutputsWrite(t *testing.T) {
 	}
 }
 
+// What was measured of the walls is part of the metadata, where there is any.
+func TestMetadataPosture(t *testing.T) {
+	text, err := metadata(request.Result{})
+	if err != nil || strings.Contains(text, "posture") {
+		t.Errorf("%s, %v", text, err)
+	}
+	text, err = metadata(request.Result{Posture: []request.RolePosture{{Role: request.RoleFetch}}})
+	if err != nil || !strings.Contains(text, `"kbuild.posture": [`) || !strings.Contains(text, `"kbuild.posture.digest": "sha256:`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
 // TestOutputsFailEarly holds that what cannot be written is found before the
 // build, and that nothing is made for it.
 func TestOutputsFailEarly(t *testing.T) {

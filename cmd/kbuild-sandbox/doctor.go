@@ -168,7 +168,7 @@ func walls(posture []request.RolePosture) (list []finding) {
 			sentry.UID, strings.TrimLeft(sentry.Capabilities.Effective[:15], "0")+sentry.Capabilities.Effective[15:], sentry.Seccomp,
 			strings.Join(sentry.Namespaces, " "), p.Inside.Seccomp, network)})
 	}
-	if digest, err := sandbox.PostureDigest(posture); err == nil && len(posture) > 0 {
+	if digest, err := request.PostureDigest(posture); err == nil && len(posture) > 0 {
 		list = append(list, finding{name: "posture", ok: true, found: digest})
 	}
 	return list
@@ -201,7 +201,7 @@ func (a *app) findingsJSON(list []finding, posture []request.RolePosture) error 
 	}
 	if posture != nil {
 		var err error
-		if d.Digest, err = sandbox.PostureDigest(posture); err != nil {
+		if d.Digest, err = request.PostureDigest(posture); err != nil {
 			return err
 		}
 	}

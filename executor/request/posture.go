@@ -1,5 +1,13 @@
 package request
 
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+)
+
 // Posture is what an executor measured of its own walls before it did anything
 // else. It is a claim: the launcher compares it with what it promised, and with
 // what it measures from outside.
@@ -88,4 +96,27 @@ type HostProcess struct {
 	Mounts     []Mounted `json:"mounts"`
 	// Files are the kinds of its open files, each once.
 	Files []string `json:"files"`
+}
+
+// PostureDigest is sha256:<hex> of what was measured, as canonical JSON: no
+// white space, names in order, no HTML escapes. No process id and no random name
+// is in it, so it is the same for every build with the same programs by the same
+// user on the same machine.
+func PostureDigest(list []RolePosture) (string, error) {
+	b, err := json.Marshal(list)
+	if err != nil {
+		return "", fmt.Errorf("posture digest: %w", err)
+	}
+	var plain any // encoding/json sorts the names of a map
+	if err := json.Unmarshal(b, &plain); err != nil {
+		return "", fmt.Errorf("posture digest: %w", err)
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(plain); err != nil {
+		return "", fmt.Errorf("posture digest: %w", err)
+	}
+	sum := sha256.Sum256(bytes.TrimRight(out.Bytes(), "\n"))
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }

@@ -3,7 +3,6 @@ package provenance
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -157,11 +156,11 @@ func (b Build) posture() (Digests, error) {
 	if len(b.Postures) == 0 {
 		return nil, nil
 	}
-	raw, err := json.Marshal(b.Postures)
+	digest, err := request.PostureDigest(b.Postures)
 	if err != nil {
-		return nil, fmt.Errorf("posture: %w", err)
+		return nil, err
 	}
-	return digestSet(digestOf(raw)), nil
+	return digestSet(digest), nil
 }
 
 func (b Build) run() Run {
