@@ -40,6 +40,8 @@ type Git interface {
 // All plays fetch, build and push in this process, over one store that lies in
 // the workspace, and tells how it went.
 func All(ctx context.Context, req *request.Build, tools Tools) request.Result {
+	ctx, stop := within(ctx, req.Limits)
+	defer stop()
 	return play(ctx, req, tools, (*player).all)
 }
 

@@ -45,6 +45,14 @@ func haveRun(plans []*plan.Plan) bool {
 	return false
 }
 
+// within bounds the time of a whole build, where no launcher does.
+func within(ctx context.Context, l request.Limits) (context.Context, context.CancelFunc) {
+	if l.Timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, l.Timeout, &request.TimeoutError{Flag: request.TimeoutFlag, Limit: l.Timeout})
+}
+
 // timedOut makes a failure that comes from the end of the build's time say so.
 func timedOut(ctx context.Context, f *request.Failure) *request.Failure {
 	var timeout *request.TimeoutError
