@@ -61,7 +61,7 @@ func (b bundleText) lint() error {
 	}{
 		{"R1, nothing more in the spec", b.nothingMore}, {"R1, annotations", b.annotations}, {"R1, process", b.process},
 		{"R1, mounts", b.mounts}, {"R2, seccomp", b.seccomp}, {"R6, capabilities", b.capabilities},
-		{"R8, read-only root", b.root}, {"R11, namespaces", b.namespaces}, {"R10 to R12, flags", b.flagValues},
+		{"R8, read-only root", b.root}, {"R10 to R12, flags", b.flagValues}, {"R11, namespaces", b.namespaces},
 	} {
 		if msg := r.check(); msg != "" {
 			return &WallError{Wall: "spec", Msg: "rule " + r.name + ": " + msg, Hint: "this is a fault of kbuild-sandbox: please report it"}
