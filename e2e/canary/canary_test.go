@@ -189,7 +189,7 @@ func (r *Rig) may(role string) []string {
 		return []string{r.Pull.Name, r.Identity.Name, r.Bearer.Name}
 	case "build":
 		return []string{r.Secret.Name, r.Word.Name}
-	case "push":
+	case "push", helper: // the helper is asked for it
 		return []string{r.Push.Name}
 	}
 	return nil
@@ -239,13 +239,13 @@ func (w *watcher) look(t *testing.T, when, role string) {
 	if hits, _, err := NewLook(w.Search).words(Process{PID: w.pid}); err != nil || len(hits) > 0 {
 		t.Errorf("%s: in the launcher's arguments and environment: %s, %v", when, hits, err)
 	}
-	w.tree(t, when, w.path("tmp"))
+	w.tree(t, when, w.path("tmp"), true)
 }
 
 // tree looks into files where no credential and no secret may be.
-func (w *watcher) tree(t *testing.T, when, dir string) {
+func (w *watcher) tree(t *testing.T, when, dir string, atWork bool) {
 	t.Helper()
-	found, files, err := w.Search.Tree(dir)
+	found, files, err := w.Search.Tree(dir, atWork)
 	if err != nil {
 		t.Errorf("%s: %v", when, err)
 	}
@@ -264,7 +264,7 @@ func (w *watcher) tree(t *testing.T, when, dir string) {
 func roleOf(p Process, all []Process) string {
 	for {
 		for _, arg := range p.Command {
-			for role, end := range map[string]string{"fetch": "/f/r", "build": "/b/r", "push": "/p/r"} {
+			for role, end := range map[string]string{"fetch": "/f/r", "build": "/b/r", "push": "/p/r", helper: "/" + helper} {
 				if strings.HasSuffix(arg, end) {
 					return role
 				}
@@ -302,10 +302,10 @@ func (r *Rig) afterwards(t *testing.T, b *build) {
 		}
 	}
 	for _, dir := range append([]string{r.path("out"), r.path("tmp"), r.path("context")}, r.Stores...) {
-		w.tree(t, "afterwards", dir)
+		w.tree(t, "afterwards", dir, false)
 	}
 	for _, place := range append([]string{r.path("out/layout"), r.path("out/log")}, r.Stores...) {
-		found, _, err := r.Search.Tree(place)
+		found, _, err := r.Search.Tree(place, false)
 		if err != nil {
 			t.Error(err)
 		}

@@ -23,12 +23,13 @@ const (
 	maxNested   = 4
 )
 
-// Tree looks into all files below dir, by their paths, and into the paths.
-func (s *Search) Tree(dir string) (found map[string]Hits, files int, err error) {
+// Tree looks into all files below dir, by their paths, and into the paths. While
+// a build is at work, files may come and go, and packed ones end early.
+func (s *Search) Tree(dir string, atWork bool) (found map[string]Hits, files int, err error) {
 	found = map[string]Hits{}
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a build is at work
+		if atWork && errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
 		if err != nil {
 			return err
@@ -40,7 +41,10 @@ func (s *Search) Tree(dir string) (found map[string]Hits, files int, err error) 
 		if d.Type().IsRegular() {
 			files++
 			more, err := s.file(path)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if atWork && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.ErrUnexpectedEOF)) {
+				err = nil
+			}
+			if err != nil {
 				return err
 			}
 			hits.Add(more)

@@ -91,7 +91,7 @@ func (s *Search) In(r io.Reader) (Hits, int64, error) {
 	buf := *space
 	kept := 0 // bytes from before
 	for {
-		n, err := io.ReadFull(r, buf[kept:kept+block])
+		n, err := fill(r, buf[kept:kept+block])
 		total += int64(n)
 		text := buf[:kept+n]
 		last := err != nil
@@ -101,13 +101,24 @@ func (s *Search) In(r io.Reader) (Hits, int64, error) {
 		}
 		s.look(text, max(end, 0), hits)
 		if last {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return hits, total, err
 		}
 		kept = copy(buf, text[max(end, 0):])
 	}
+}
+
+// fill reads until buf is full or there is an error. Unlike io.ReadFull it keeps
+// the end of r apart from what r says of an early one.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
 }
 
 var zeros = make([]byte, 4096)

@@ -121,6 +121,14 @@ func TestMemory(t *testing.T) {
 func TestUnpacked(t *testing.T) {
 	c := NewCanary("x", "")
 	dir := t.TempDir()
+	if out, err := exec.Command("bash", "-c", `seq 9999 | gzip | head -c 999 > "$1"`, "x", dir+"/f").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for atWork, want := range map[bool]bool{true: true, false: false} {
+		if _, _, err := NewSearch(c).Tree(dir, atWork); (err == nil) != want {
+			t.Errorf("half a file, while a build is at work %t: %v", atWork, err)
+		}
+	}
 	for name, script := range map[string]string{
 		"plain": `printf %s "$1"`, "gzip": `printf %s "$1" | gzip`, "zstd": `printf %s "$1" | zstd -q`,
 		"twice": `printf %s "$1" | gzip | zstd -q`, "xz": `printf %s "$1" | xz`, "none": `echo none | gzip`,
@@ -129,7 +137,7 @@ func TestUnpacked(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		found, files, err := NewSearch(c).Tree(dir)
+		found, files, err := NewSearch(c).Tree(dir, false)
 		if err != nil || files != 1 || (len(found) > 0) != (name != "none") {
 			t.Errorf("%s: %v in %d files, %v", name, found, files, err)
 		}
