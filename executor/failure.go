@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/dockerfile"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
@@ -79,6 +80,8 @@ func Describe(err error, req *request.Build, text []byte) *request.Failure {
 		f.Class, f.Hint = request.ClassIsolation, "see: kbuild-sandbox doctor"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		f.Class, f.ExitCode, f.Hint = request.ClassResource, 0, fullHint(req.Workspace)
+	case errors.Is(err, layer.ErrLimit):
+		f.Class = request.ClassResource
 	case errors.As(err, &timeout):
 		f = timeout.TimedOut(f)
 	case errors.Is(err, context.Canceled):
