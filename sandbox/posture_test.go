@@ -25,7 +25,9 @@ func TestGoldenPosture(t *testing.T) {
 		if (tt.name == "root") != (os.Geteuid() == 0 && tt.as == nil) {
 			continue // root's need root; then the user's need another
 		}
-		o, _ := startLauncher(t, newJob(t, "ok"), tt.as).outcome(t)
+		j := newJob(t, "ok")
+		j.Push = true
+		o, _ := startLauncher(t, j, tt.as).outcome(t)
 		if o.Err != "" {
 			t.Fatalf("%s: %s\n%+v", tt.name, o.Err, o.Wall)
 		}
