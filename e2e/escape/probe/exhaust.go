@@ -17,7 +17,7 @@ import (
 
 // exhaustTries are those that use up what there is.
 func exhaustTries() map[string]try {
-	return map[string]try{"forks": forks, "handles": manyDescriptors, "fill": fillMemory, "flood": flood, "sleep": sleeper}
+	return map[string]try{"forks": forks, "handles": manyDescriptors, "fill": fillMemory, "flood": flood, "sleep": sleeper, "tree": tree}
 }
 
 func number(args []string, i int) int {
@@ -32,6 +32,24 @@ func number(args []string, i int) int {
 func sleeper([]string) (string, string) {
 	time.Sleep(time.Hour)
 	return escaped, "nobody has ended it"
+}
+
+// tree makes so many directories, each in the one before, and so many files.
+func tree(args []string) (string, string) {
+	if err := errors.Join(os.Mkdir("/many", 0o755), os.Mkdir("/deep", 0o755), os.Chdir("/deep")); err != nil {
+		return "ERROR", err.Error()
+	}
+	for n := range number(args, 0) {
+		if err := errors.Join(os.Mkdir("d", 0o755), os.Chdir("d")); err != nil {
+			return limited, fmt.Sprintf("after %d directories: %v", n, err)
+		}
+	}
+	for n := range number(args, 1) {
+		if err := os.WriteFile(fmt.Sprintf("/many/%d", n), nil, 0o644); err != nil {
+			return limited, fmt.Sprintf("after %d files: %v", n, err)
+		}
+	}
+	return contained, "all made"
 }
 
 // forks starts processes, each in a session of its own, until there are no more,
