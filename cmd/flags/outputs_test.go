@@ -109,6 +109,7 @@ func TestExitCode(t *testing.T) {
 		{request.Failure{Class: request.ClassRun, ExitCode: 256}, 1},
 		{request.Failure{Class: request.ClassRun, ExitCode: -1}, 1},
 		{request.Failure{Class: request.ClassParse, ExitCode: 42}, 1},
+		{request.Failure{Class: request.ClassTimeout}, 124},
 		{request.Failure{Class: request.ClassIsolation}, 125},
 		{request.Failure{Class: request.ClassCanceled}, 130},
 		{request.Failure{Class: request.ClassInternal}, 1},
