@@ -78,12 +78,6 @@ func (g *Git) Repository(name string) *Repository {
 	return r
 }
 
-// Git runs git in the repository and returns what it prints.
-func (r *Repository) Git(args ...string) string {
-	r.t.Helper()
-	return r.run(r.dir, nil, args...)
-}
-
 func (r *Repository) run(dir string, stdin []byte, args ...string) string {
 	r.t.Helper()
 	cmd := exec.Command("git", args...)
@@ -124,7 +118,7 @@ func (r *Repository) Tree(entries ...TreeEntry) string {
 	return r.Object("tree", b.String())
 }
 
-// File and Link are entries with new objects.
+// File is an entry with a new object.
 func (r *Repository) File(name, data string) TreeEntry {
 	r.t.Helper()
 	return TreeEntry{"100644", name, r.Object("blob", data)}

@@ -27,7 +27,6 @@ type Server struct {
 	URL  string // http(s)://Addr
 
 	back http.Handler
-	over chan struct{} // closed when the test ends
 	mu   sync.Mutex
 	all  []*Rule
 	seen []Request
@@ -61,7 +60,7 @@ type Options struct {
 // Serve starts a server that ends with the test.
 func Serve(t testing.TB, o Options, rules ...Rule) *Server {
 	t.Helper()
-	s := &Server{back: o.Back, over: make(chan struct{})}
+	s := &Server{back: o.Back}
 	if s.back == nil {
 		s.back = http.NotFoundHandler()
 	}
@@ -87,7 +86,6 @@ func Serve(t testing.TB, o Options, rules ...Rule) *Server {
 		server.Start()
 	}
 	t.Cleanup(func() {
-		close(s.over)
 		server.CloseClientConnections()
 		server.Close()
 	})
@@ -193,16 +191,6 @@ func holds(text, secret string) bool {
 		}
 	}
 	return false
-}
-
-// Hang answers with nothing until the test ends or the client goes.
-func (s *Server) Hang(w http.ResponseWriter, r *http.Request) {
-	w.WriteHeader(http.StatusOK)
-	_ = http.NewResponseController(w).Flush() // else the client sees not even a status
-	select {
-	case <-r.Context().Done():
-	case <-s.over:
-	}
 }
 
 // Answer is a status, headers and a body.
