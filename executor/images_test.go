@@ -20,26 +20,51 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// memoryRegistry is a registry that counts what is asked of it.
+// memoryRegistry is a registry that counts what is asked of it. As in others, a
+// blob of one repository is not in the next.
 type memoryRegistry struct {
 	addr string
 	mu   sync.Mutex
-	seen []string // METHOD path
+	seen []string        // METHOD path
+	has  map[string]bool // repository and digest
 }
 
 func startRegistry(t *testing.T) *memoryRegistry {
 	t.Helper()
-	r := &memoryRegistry{}
+	r := &memoryRegistry{has: map[string]bool{}}
 	inner := memory.New(memory.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.mu.Lock()
-		r.seen = append(r.seen, req.Method+" "+req.URL.Path)
-		r.mu.Unlock()
+		if !r.take(req) {
+			http.NotFound(w, req)
+			return
+		}
+		// It would read on under its lock, and the body may come from itself.
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
 		inner.ServeHTTP(w, req)
 	}))
 	t.Cleanup(server.Close)
 	r.addr = strings.TrimPrefix(server.URL, "http://")
 	return r
+}
+
+// take notes a request, and says whether its blob can be there.
+func (r *memoryRegistry) take(req *http.Request) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = append(r.seen, req.Method+" "+req.URL.Path)
+	repo, blob, ok := strings.Cut(req.URL.Path, "/blobs/")
+	switch {
+	case !ok:
+		return true
+	case strings.HasPrefix(blob, "uploads"):
+		r.has[repo+req.URL.Query().Get("digest")] = true
+		return true
+	}
+	return r.has[repo+blob]
 }
 
 // count is how many requests contained a text.
