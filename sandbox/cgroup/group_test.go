@@ -68,6 +68,10 @@ func start(t *testing.T, g *Group, args ...string) *exec.Cmd {
 
 func startIn(g *Group, args ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(args[0], args[1:]...)
+	if uid := os.Geteuid(); uid != 0 { // as the launcher starts gVisor then
+		own := []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: own, GidMappings: own}
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before, err := os.ReadFile("/proc/thread-self/cgroup")
