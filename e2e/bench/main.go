@@ -82,14 +82,14 @@ func run(ctx context.Context, runs int, only string, names []string) error {
 	if len(names) == 0 || slices.Contains(names, "S") {
 		row, err := b.sandboxes(ctx, runs)
 		if err != nil {
-			return fmt.Errorf("S: %w", err)
+			return fmt.Errorf("sandboxes: %w", err)
 		}
 		defer fmt.Println(row)
 	}
 	if len(names) == 0 || slices.Contains(names, "N") {
 		row, err := b.network(ctx, runs)
 		if err != nil {
-			return fmt.Errorf("N: %w", err)
+			return fmt.Errorf("network: %w", err)
 		}
 		defer fmt.Println(row)
 	}
