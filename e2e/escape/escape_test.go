@@ -32,6 +32,7 @@ func TestAttacks(t *testing.T) {
 	site := NewSite(t, binaries(t), *asUser)
 	site.Update = *update
 	t.Run("000-oracles", func(t *testing.T) { oraclesFire(t, site) })
+	t.Run("000-probes", func(t *testing.T) { probesSee(t, site) })
 	if run := flag.Lookup("test.run").Value.String(); !strings.Contains(run, "/") {
 		site.BuildSteps(t, attacks())
 	}

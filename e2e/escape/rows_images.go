@@ -203,8 +203,7 @@ func zstdBomb(t *Target, header []byte) []byte {
 func layoutIDs(t *Target) Outcome {
 	up := strings.Repeat("../", 12) + strings.TrimPrefix(t.Dir, "/") + "/canary"
 	ids := map[string]string{
-		"path": "sha256:" + up, "absolute": "sha256:/" + strings.TrimPrefix(t.Dir, "/") + "/canary", "algorithm": "../../../etc:passwd",
-		"NUL": "sha256:" + strings.Repeat("0", 63) + "\x00", "kind": "md5:d41d8cd98f00b204e9800998ecf8427e",
+		"path": "sha256:" + up, "algorithm": "../../../etc:passwd", "NUL": "sha256:" + strings.Repeat("0", 63) + "\x00",
 	}
 	for what, id := range ids {
 		t.Log(what)
@@ -289,8 +288,7 @@ func manifestConfusion(t *Target) Outcome {
 	}
 	for tag, do := range map[string]http.HandlerFunc{
 		"both": typed(types.OCIManifestSchema1, both), "both-index": typed(types.OCIImageIndex, both), "untyped": typed(types.OCIImageIndex, untyped),
-		"untyped-image": typed(types.DockerManifestSchema2, untyped), "flips": typed(types.OCIImageIndex, raw), "schema1": typed(types.DockerManifestSchema1, raw),
-		"html": typed("text/html", raw), "config": typed(types.OCIConfigJSON, raw),
+		"flips": typed(types.OCIImageIndex, raw), "html": typed("text/html", raw),
 	} {
 		t.Log(tag)
 		reg.On(hostile.Rule{Path: "/manifests/" + tag, Do: do})
@@ -351,8 +349,7 @@ func oddDigests(t *Target) Outcome {
 	must(t, json.Unmarshal(raw, &m))
 	hex := m.Layers[0].Digest.Hex
 	for tag, digest := range map[string]string{
-		"path": "sha256:../../../etc/passwd", "upper": "sha256:" + strings.ToUpper(hex), "short": "sha256:" + hex[:60], "long": "sha256:" + hex + "00", "kind": "md5:" + hex[:32],
-		"other": "sha512:" + hex + hex, "none": "", "colons": "sha256:" + hex + ":" + hex, "query": "sha256:" + hex[:62] + "?x",
+		"path": "sha256:../../../etc/passwd", "upper": "sha256:" + strings.ToUpper(hex), "short": "sha256:" + hex[:60], "kind": "md5:" + hex[:32], "none": "", "query": "sha256:" + hex[:62] + "?x",
 	} {
 		t.Log(tag, digest)
 		body := strings.Replace(string(raw), "sha256:"+hex, digest, 1)
@@ -362,14 +359,14 @@ func oddDigests(t *Target) Outcome {
 			t.Error("the path was asked for")
 		}
 	}
-	for _, ref := range []string{"@sha256:../../x", "@md5:" + hex[:32], "@sha256:" + strings.ToUpper(hex), "@sha256:" + hex[:10]} {
+	for _, ref := range []string{"@sha256:../../x", "@md5:" + hex[:32]} {
 		from(t, reg, ref).Rejected(`(?i)reference|digest|image`)
 	}
 	return Rejected
 }
 
 func userOverflow(t *Target) Outcome {
-	for _, user := range []string{"4294967296", "-1", "0x0", "1000:99999999999", "2147483648", "1000:-5", "18446744073709551616"} {
+	for _, user := range []string{"4294967296", "-1", "0x0", "1000:99999999999", "2147483648"} {
 		base := t.BaseWith(func(c *v1.Config) { c.User = user })
 		for _, dockerfile := range []string{"FROM $BUSYBOX\nUSER " + user, "FROM " + base}[:1+len(user)%2] {
 			r := t.Build(Build{Dockerfile: dockerfile + "\nRUN echo $NONCE ran as $(id -u)\n"})
