@@ -50,7 +50,7 @@ type Section struct {
 
 // Sections are the attack list.
 func Sections() []Section {
-	all := slices.Concat(runtimeRows(), buildkitRows(), archiveRows(), storageRows(), podRows(), registryRows(), gitRows(), cacheRows())
+	all := slices.Concat(runtimeRows(), buildkitRows(), archiveRows(), layerRows(), storageRows(), podRows(), registryRows(), gitRows(), cacheRows())
 	sections := []Section{
 		{ID: "2A", Title: "Runtime and namespace boundary"},
 		{ID: "2B", Title: "BuildKit"},

@@ -23,6 +23,8 @@ func rightsTries() map[string]attempt {
 		"mksuid":   makeSetID,
 		"gained":   gained,
 		"userns":   regain,
+		"xattrs":   overlayAttributes,
+		"devices":  openDevices,
 	}
 }
 
@@ -194,4 +196,57 @@ func (p *probe) refused(what string, got error, want error) {
 	if got != want {
 		p.escape("%s: %v, want %v", what, got, want)
 	}
+}
+
+// overlayAttributes tries to set what an overlay filesystem would obey on a
+// directory and a file of its own.
+func overlayAttributes(p *probe, _ []string) string {
+	must(os.MkdirAll("/attributes/dir", 0o755))
+	must(os.WriteFile("/attributes/file", []byte("x"), 0o644))
+	must(unix.Setxattr("/attributes/file", "user.ordinary", []byte("x"), 0))
+	for _, prefix := range []string{"trusted.overlay.", "user.overlay."} {
+		for _, name := range []string{"opaque", "redirect", "metacopy", "origin", "whiteout"} {
+			for _, path := range []string{"/attributes/dir", "/attributes/file"} {
+				err := unix.Setxattr(path, prefix+name, []byte("y"), 0)
+				p.see("%s on %s: %v", prefix+name, path, err)
+				if err == nil {
+					p.escape("%s can be set on %s", prefix+name, path)
+				}
+			}
+		}
+	}
+	return contained
+}
+
+// openDevices opens devices, which nobody may. Two of them the sandbox's kernel
+// has itself: they open, and are good for nothing without rights that a step lacks.
+func openDevices(p *probe, files []string) string {
+	for _, file := range files {
+		var st unix.Stat_t
+		must(unix.Lstat(file, &st))
+		if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFCHR && kind != unix.S_IFBLK {
+			fail(file + " is no device")
+		}
+		fd, err := unix.Open(file, unix.O_RDWR|unix.O_NONBLOCK, 0)
+		p.see("%s: %v", file, err)
+		if err != nil {
+			continue
+		}
+		switch st.Rdev {
+		case unix.Mkdev(10, 200): // tun
+			request := make([]byte, 40)
+			copy(request, "planted")
+			binary.LittleEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_TUN)
+			_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNSETIFF, addressOf(request))
+			p.refused("a TUN interface", e, unix.EPERM)
+		case unix.Mkdev(10, 229): // FUSE
+			_, err := unix.Read(fd, make([]byte, 64<<10))
+			p.refused("requests of a FUSE filesystem", err, unix.EPERM)
+			p.refused("a FUSE filesystem", unix.Mount("x", "/tmp", "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)), unix.EPERM)
+		default:
+			p.escape("%s can be opened", file)
+		}
+		unix.Close(fd)
+	}
+	return contained
 }
