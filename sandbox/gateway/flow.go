@@ -160,6 +160,7 @@ func (g *Gateway) sweep() {
 				return idle > 0 && now.UnixNano()-f.last.Load() > idle
 			})
 			g.mute.expire(now)
+			g.attempts.expire(now)
 		}
 	}
 }

@@ -54,6 +54,7 @@ type Gateway struct {
 	records   *recorder
 	names     names
 	mute      mute
+	attempts  attempts
 	own       own
 	pings     pings
 	resolver  resolver
@@ -88,6 +89,7 @@ func New(c Config) (*Gateway, error) {
 		link: c.Link, egress: c.Egress, role: c.Role, limits: l,
 		names:    names{byAddr: map[netip.Addr][]named{}},
 		mute:     mute{until: map[pair]time.Time{}},
+		attempts: attempts{seen: map[pair]attempt{}},
 		own:      own{list: net.InterfaceAddrs},
 		pings:    pings{live: map[pair]*ping{}},
 		resolver: resolver{servers: c.Resolvers}, hosts: c.Hosts, search: c.Search,

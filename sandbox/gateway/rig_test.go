@@ -60,6 +60,10 @@ func socketPair(t testing.TB) (ours, theirs *os.File) {
 func newRig(t testing.TB, c Config) *rig {
 	t.Helper()
 	ours, theirs := socketPair(t)
+	// While this is open no end of the link is seen: of a socket pair, unlike a
+	// packet socket, gVisor's link reads it for ever and cannot be stopped.
+	open, err := unix.FcntlInt(ours.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	must(t, err)
 	r := &rig{guest: guestStack(t, theirs)}
 	c.Link = ours
 	if c.Sink == nil {
@@ -69,7 +73,6 @@ func newRig(t testing.TB, c Config) *rig {
 			r.records = append(r.records, rec)
 		}
 	}
-	var err error
 	if r.Gateway, err = New(c); err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +80,7 @@ func newRig(t testing.TB, c Config) *rig {
 		r.end(t)
 		r.guest.Destroy()
 		theirs.Close()
+		unix.Close(open)
 	})
 	return r
 }

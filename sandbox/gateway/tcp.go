@@ -19,11 +19,23 @@ import (
 // copySize is what is moved at once, in bytes.
 const copySize = 64 << 10
 
-// paced drops connection requests that come too fast.
+// pairOf is the pair of a connection.
+func pairOf(id stack.TransportEndpointID) pair {
+	return pair{proto: protoTCP, from: id.RemotePort, to: target(id)}
+}
+
+// paced drops connection requests that come too fast, and those that are sent
+// again although the answer is on its way.
 func (g *Gateway) paced(next func(stack.TransportEndpointID, *stack.PacketBuffer) bool) func(stack.TransportEndpointID, *stack.PacketBuffer) bool {
 	return func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-		flags := header.TCP(pkt.TransportHeader().Slice()).Flags()
-		if flags&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn && !g.starts.Allow() {
+		h := header.TCP(pkt.TransportHeader().Slice())
+		if h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+			return next(id, pkt)
+		}
+		if g.attempts.repeats(pairOf(id), h.SequenceNumber(), time.Now()) {
+			return true
+		}
+		if !g.starts.Allow() {
 			g.shed.Add(1)
 			return true
 		}
@@ -41,14 +53,14 @@ func (g *Gateway) connect(r *tcp.ForwarderRequest) {
 	}
 	defer f.end()
 	if f.denied() {
-		r.Complete(true)
+		g.refuse(r)
 		return
 	}
 	d := net.Dialer{Timeout: g.limits.Dial}
 	c, err := d.DialContext(g.ctx, "tcp", f.address().String())
 	if err != nil {
 		f.fail(err)
-		r.Complete(true)
+		g.refuse(r)
 		return
 	}
 	out := c.(*net.TCPConn)
@@ -67,6 +79,12 @@ func (g *Gateway) connect(r *tcp.ForwarderRequest) {
 	}
 	s := &splice{f: f, out: out, ep: ep, in: gonet.NewTCPConn(&queue, ep)}
 	s.run()
+}
+
+// refuse answers a request with a reset.
+func (g *Gateway) refuse(r *tcp.ForwarderRequest) {
+	g.attempts.refuse(pairOf(r.ID()), time.Now())
+	r.Complete(true)
 }
 
 // reset closes a host's connection as if it had failed, not ended.
