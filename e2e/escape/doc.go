@@ -6,10 +6,10 @@
 //
 // The tests run in namespaces of their own (Inside): a network with a runner and
 // a world behind it, where the cloud's metadata service and private networks are
-// canaries that count who speaks to them. Around every attack stand the same
-// oracles (Oracles): files of the host, the product's binaries, the canaries,
-// credentials that must not turn up anywhere, and what a build leaves behind. An
-// attack fails if an oracle fires, whatever else it came to; and it counts only
+// canaries that count who speaks to them. Around every build stand the same
+// oracles (changes, search, posture): files of the host, the product's binaries,
+// the canaries, credentials that must not turn up anywhere, the measured walls, and
+// what a build leaves behind. An attack fails if an oracle fires, whatever else it came to; and it counts only
 // if it was really tried: what runs in a step prints its nonce first, what is
 // refused is refused with the words that are expected.
 package escape

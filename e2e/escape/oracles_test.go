@@ -83,9 +83,29 @@ var plants = []struct {
 	}, "x unpacked"},
 }
 
+// postureFires wants that builds have one posture, and that another is found.
+func postureFires(t *testing.T, site *Site) {
+	target := site.Target(t, 0)
+	build := Build{Dockerfile: "FROM scratch\nCOPY nonce /\n"}
+	target.Build(build).Done()
+	target.Build(build).Done()
+	if len(target.findings) > 0 {
+		t.Errorf("found %q", target.findings)
+	}
+	const form = "pushed false"
+	was := site.postureOf[form]
+	site.postureOf[form] = "planted"
+	target.Build(build).Done()
+	site.postureOf[form] = was
+	if all := strings.Join(target.findings, "\n"); !strings.Contains(all, "posture: "+was) {
+		t.Errorf("found %q", all)
+	}
+}
+
 // oraclesFire plants effects and wants that the oracles see each of them, and
 // nothing else.
 func oraclesFire(t *testing.T, site *Site) {
+	t.Run("posture", func(t *testing.T) { postureFires(t, site) })
 	for _, p := range plants {
 		t.Run(p.name, func(t *testing.T) {
 			target := site.Target(t, 0)

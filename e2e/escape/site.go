@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -42,6 +43,9 @@ type Site struct {
 	User int
 
 	steps *stepsResult // of the build of all steps, if there was one
+
+	postures  sync.Mutex
+	postureOf map[string]string // digests, by the form of a build
 }
 
 // NewSite makes the world and everything in it. The process must be Inside.
