@@ -44,7 +44,7 @@ test: deps-test build vet unit fuzz e2e conformance ## all of the below
 vet:
 	go vet ./...
 unit: ## unit tests of every room, with the race detector
-	$(GOTEST) -race $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
+	$(GOTEST) -race -timeout 20m $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
 fuzz: ## FUZZTIME (15s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry, as root and as an ordinary user
