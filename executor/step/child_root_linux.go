@@ -106,7 +106,7 @@ func mountProc(root int) error {
 		}
 	}
 	for _, file := range []string{"kcore", "keys", "latency_stats", "sched_debug", "sentry-meminfo", "timer_list", "timer_stats"} {
-		if err := bindAt(root, "/dev/null", "/proc/"+file, false); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := bindAt(root, "/dev/null", "/proc/"+file, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
@@ -144,22 +144,54 @@ func lockAt(root int, target string) error {
 
 // bindAt binds source, a path of the executor free of links, to target. The
 // executor's own root is still there: a link in source, whoever made it, would
-// lead into it, and so is refused.
-func bindAt(root int, source, target string, readOnly bool) error {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
-	var from int
-	err := retry(func() (err error) { from, err = unix.Openat2(unix.AT_FDCWD, source, how); return err })
+// lead into it, and so is refused. Flags, such as MS_RDONLY, hold from the mount's
+// first moment: the target may lie in a cache that another step changes at the
+// same time, where the mount might not be found again.
+func bindAt(root int, source, target string, flags uintptr) error {
+	if flags != 0 {
+		unlock, err := lockSource(source, flags)
+		if err != nil {
+			return fmt.Errorf("source of mount %s: %w", target, err)
+		}
+		defer unlock()
+	}
+	from, err := openSource(source)
 	if err != nil {
 		return fmt.Errorf("source of mount %s: %w", target, err)
 	}
 	defer unix.Close(from)
-	if err := (mounting{source: descriptor(from), flags: unix.MS_BIND}).at(root, target); err != nil {
-		return err
+	return mounting{source: descriptor(from), flags: unix.MS_BIND}.at(root, target)
+}
+
+func openSource(source string) (fd int, err error) {
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	err = retry(func() (err error) { fd, err = unix.Openat2(unix.AT_FDCWD, source, how); return err })
+	return fd, err
+}
+
+// lockSource binds source over itself, with flags, which what is bound from it
+// has too, until unlock is called.
+func lockSource(source string, flags uintptr) (unlock func(), err error) {
+	under, err := openSource(source)
+	if err != nil {
+		return nil, err
 	}
-	if !readOnly {
-		return nil
+	defer unix.Close(under)
+	if err := unix.Mount(descriptor(under), descriptor(under), "", unix.MS_BIND, ""); err != nil {
+		return nil, fmt.Errorf("bind: %w", err)
 	}
-	return remountReadOnly(root, target)
+	// If that fails, the mount goes with the child.
+	unlock = func() { _ = unix.Unmount(source, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) }
+	over, err := openSource(source)
+	if err == nil {
+		err = unix.Mount("", descriptor(over), "", unix.MS_BIND|unix.MS_REMOUNT|flags, "")
+		unix.Close(over)
+	}
+	if err != nil {
+		unlock()
+		return nil, fmt.Errorf("remount: %w", err)
+	}
+	return unlock, nil
 }
 
 // remountReadOnly does it to the mount that target is the root of.
@@ -230,7 +262,7 @@ func bindDevice(root, dev int, name string) error {
 	if err := makeFile(dev, name); err != nil {
 		return err
 	}
-	return bindAt(root, "/dev/"+name, "/dev/"+name, false)
+	return bindAt(root, "/dev/"+name, "/dev/"+name, 0)
 }
 
 func makeFile(dir int, name string) error {
@@ -280,7 +312,7 @@ func (c *childConfig) mountRest(root int) error {
 		switch {
 		case err != nil:
 		case m.Source != "":
-			err = bindAt(root, m.Source, m.Target, m.ReadOnly)
+			err = bindAt(root, m.Source, m.Target, m.flags())
 		case m.Secret != nil:
 			err = c.mountSecret(root, n, m)
 		default:
@@ -291,6 +323,14 @@ func (c *childConfig) mountRest(root int) error {
 		}
 	}
 	return nil
+}
+
+// flags are those of the mount of a source.
+func (m childMount) flags() uintptr {
+	if m.ReadOnly {
+		return unix.MS_RDONLY
+	}
+	return 0
 }
 
 // makeTarget makes a mount point inside another mount; in the stage itself all

@@ -37,14 +37,11 @@ func (c *childConfig) mountSecret(root, n int, m childMount) error {
 	if err := m.Secret.write(file); err != nil {
 		return fmt.Errorf("secret %s: %w", m.Target, err)
 	}
-	if err := bindAt(root, file, m.Target, false); err != nil {
-		return err
-	}
-	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV)
+	flags := uintptr(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV)
 	if m.Secret.Mode&0o111 == 0 {
 		flags |= unix.MS_NOEXEC
 	}
-	return mounting{flags: flags}.at(root, m.Target)
+	return bindAt(root, file, m.Target, flags)
 }
 
 func (s *secretFile) write(name string) error {
