@@ -182,7 +182,13 @@ func ownEtc() error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
-	if out, err := exec.Command("cp", "-a", "/etc/.", dir).CombinedOutput(); err != nil {
+	var out []byte
+	for range 3 { // what is in /etc may change meanwhile
+		if out, err = exec.Command("cp", "-a", "/etc/.", dir).CombinedOutput(); err == nil {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("copy /etc: %w: %s", err, out)
 	}
 	conf := filepath.Join(dir, "resolv.conf")
