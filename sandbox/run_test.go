@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%v from start to end", time.Since(start))
-	if res.Failure != nil || len(res.Posture) != 1 || res.Posture[0].Inside.Seccomp != 2 {
+	if res.Failure != nil || len(res.Posture) != 2 || res.Posture[0].Inside.Seccomp != 2 || res.Posture[1].Inside.Seccomp != 2 {
 		t.Errorf("result %+v", res)
 	}
 	if !slices.Equal(said, []string{"here"}) {
@@ -160,6 +160,7 @@ func TestFlood(t *testing.T) {
 	n := 0
 	if _, _, err := run(t, newJob(t, "flood"), func(c *Config) {
 		c.Sink = sinkFunc(func(e request.Event) { n += len(e.Data) })
+		c.Request.Limits.Log = 1 << 30
 	}); err != nil {
 		t.Fatal(err)
 	}
