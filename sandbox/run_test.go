@@ -218,6 +218,9 @@ func TestHostile(t *testing.T) {
 			_, said, err := run(t, j, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.msg) {
 				t.Errorf("error %v, want %q", err, tt.msg)
+				if wall := new(WallError); errors.As(err, &wall) {
+					t.Log(wall.Log)
+				}
 			}
 			if slices.Contains(said, "unreachable") {
 				t.Error("the build went on")
