@@ -205,9 +205,6 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 		s.cancel() // its deadline has just been taken back
 		return nil
 	}
-	if s.standing != nil {
-		s.standing()
-	}
 	s.wg.Go(func() {
 		// What cannot be sent, the reader finds out; and what cannot be had any
 		// more ends the session by its context.

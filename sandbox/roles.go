@@ -75,11 +75,10 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var (
-		standing = newBaton[struct{}]()        // fetch's walls are in force
-		fetched  = newBaton[request.Go]()      // what build begins with
-		ready    = newBaton[struct{}]()        // the destinations take a push
-		image    = newBaton[request.Pushing]() // what push pushes
-		all      sync.WaitGroup
+		fetched = newBaton[request.Go]()      // what build begins with
+		ready   = newBaton[struct{}]()        // the destinations take a push
+		image   = newBaton[request.Pushing]() // what push pushes
+		all     sync.WaitGroup
 	)
 	play := func(p part, then func(request.Result) error) {
 		all.Go(func() {
@@ -92,12 +91,11 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 			}
 		})
 	}
-	play(part{role: request.RoleFetch, standing: func() { standing.pass(struct{}{}) }}, func(res request.Result) error {
+	play(part{role: request.RoleFetch}, func(res request.Result) error {
 		fetched.pass(request.Go{Fetched: res.Fetched})
 		return nil
 	})
-	// The others begin to start when fetch stands: then the machine can do it.
-	if _, err := standing.take(ctx); err == nil && b.c.Request.Call == "" {
+	if b.c.Request.Call == "" {
 		if b.pushes() {
 			play(part{role: request.RolePush, ready: func() { ready.pass(struct{}{}) }, image: image.take}, func(request.Result) error {
 				if !image.passed() {
@@ -167,8 +165,6 @@ func (b *build) result() (request.Result, error) {
 // part is what is particular about one role.
 type part struct {
 	role request.Role
-	// standing is called when the walls are in force; nil: nobody waits for it.
-	standing func()
 	// begin waits for what the role begins with; nil: at once.
 	begin func(context.Context) (request.Go, error)
 	// ready is called once, when the role is ready for its image; nil: never.

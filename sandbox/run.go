@@ -10,10 +10,14 @@ import (
 	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/gateway"
 )
 
 // exitGrace is what the sandbox has for ending after its result.
 const exitGrace = time.Second
+
+// firstOwnFD follows standard input, output and error.
+const firstOwnFD = 3
 
 // Run builds, in up to three sandboxes of their own, to the end. A build that
 // failed is a Result with a Failure and no error. The error is a *WallError if a
@@ -27,6 +31,10 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	}
 	if c, err = c.prepared(); err != nil {
 		return res, err
+	}
+	// A shell may have left us files of the host: no sandbox gets them.
+	if err := gateway.CloseOnExec(firstOwnFD); err != nil {
+		return res, &WallError{Wall: "open files", Msg: "those of the launcher cannot be kept from the sandboxes", Err: err}
 	}
 	if err := resolvePlaces(&c); err != nil {
 		return res, err

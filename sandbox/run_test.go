@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
 )
 
 func TestRun(t *testing.T) {
@@ -28,6 +30,31 @@ func TestRun(t *testing.T) {
 	}
 	if !slices.Equal(said, []string{"here"}) {
 		t.Errorf("events %q", said)
+	}
+}
+
+// A file of the host that a shell has left open in the launcher does not reach
+// runsc, whether or not the sandbox has a network.
+func TestInheritedFiles(t *testing.T) {
+	for _, mode := range []policy.EgressMode{policy.EgressNone, policy.EgressDefault} {
+		j := newJob(t, "ok")
+		fd, err := unix.Open(filepath.Join(j.Base, "left"), unix.O_RDWR|unix.O_CREAT, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		found := filepath.Join(j.Base, "found")
+		script := "#!/bin/sh\n[ $1 = --version ] || ls -l /proc/$$/fd >>" + found + "\nexec " + j.Runsc + ` "$@"` + "\n"
+		j.Runsc = filepath.Join(j.Base, "runsc")
+		if err := os.WriteFile(j.Runsc, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := run(t, j, func(c *Config) { c.Network.Run.Mode = mode }); err != nil {
+			t.Errorf("%v: %v", mode, err)
+		}
+		if list, err := os.ReadFile(found); err != nil || strings.Contains(string(list), "/left") || strings.Count(string(list), "socket:") < 2 {
+			t.Errorf("%v: %v, runsc has\n%s", mode, err, list)
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ dir=; for a; do case $a in --bundle=*) dir=${a#--bundle=};; esac; done
 run=$(dirname $dir)
 if [ "$1" = again ]; then shift; elif [[ $dir = %s ]]; then
 %s
-jq --arg run "$run" '%s' $dir/config.json >$run/new && cat $run/new >$dir/config.json
+jq --arg run "$run" '%s' $dir/config.json >$dir/new && cat $dir/new >$dir/config.json && rm $dir/new
 mapfile -t list < <(printf '%%s\n' "$@" | sed -E '%s')
 set -- "${list[@]}"
 fi

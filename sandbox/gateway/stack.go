@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -40,13 +41,7 @@ func (g *Gateway) newStack(mtu int) (*stack.Stack, error) {
 		},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
-	link, err := fdbased.New(&fdbased.Options{
-		FDs: []int{int(g.link.Fd())}, MTU: uint32(mtu), EthernetHeader: true, Address: tcpip.LinkAddress(gatewayMAC()),
-		PacketDispatchMode: fdbased.RecvMMsg,
-		// The link is memory: nothing changes on it, so no sum is checked. They are
-		// made for whoever checks at the other end.
-		RXChecksumOffload: true,
-	})
+	link, err := g.openLink(mtu)
 	if err != nil {
 		return nil, fmt.Errorf("gateway: link: %w", err)
 	}
@@ -72,6 +67,24 @@ func (g *Gateway) newStack(mtu int) (*stack.Stack, error) {
 	s.SetTransportProtocolHandler(icmp.ProtocolNumber4, g.echo4)
 	s.SetTransportProtocolHandler(icmp.ProtocolNumber6, g.echo6)
 	return s, nil
+}
+
+// openLink begins to use the packet socket. gVisor makes an event descriptor for
+// it that is not closed on exec: no process that starts now may have it.
+func (g *Gateway) openLink(mtu int) (stack.LinkEndpoint, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	link, err := fdbased.New(&fdbased.Options{
+		FDs: []int{int(g.link.Fd())}, MTU: uint32(mtu), EthernetHeader: true, Address: tcpip.LinkAddress(gatewayMAC()),
+		PacketDispatchMode: fdbased.RecvMMsg,
+		// The link is memory: nothing changes on it, so no sum is checked. They are
+		// made for whoever checks at the other end.
+		RXChecksumOffload: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return link, CloseOnExec(firstExtraFD)
 }
 
 // bound sets the sizes of TCP's buffers and turns on what makes it fast.

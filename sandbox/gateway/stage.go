@@ -16,7 +16,6 @@ import (
 
 // stageArg is the word that makes this program the first stage. It is none
 // that a person types.
-// stageArg is the word that makes this program the first stage.
 const stageArg = "first-stage-of-link"
 
 // IsFirstStage tells whether a program's arguments, its own name among them,
@@ -34,8 +33,8 @@ func FirstStage(args []string) error {
 	}
 	// The command gets the files that it was given and none that the launcher
 	// was left with.
-	if err := unix.CloseRange(uint(fd), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		unix.CloseOnExec(fd) // a kernel before 5.11
+	if err := CloseOnExec(fd); err != nil {
+		return fmt.Errorf("first stage: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("first stage: die with the launcher: %w", err)
@@ -56,6 +55,26 @@ func FirstStage(args []string) error {
 		return fmt.Errorf("first stage: the launcher ended: %w", errors.Join(err, os.ErrClosed))
 	}
 	return fmt.Errorf("first stage: start %s: %w", args[3], syscall.Exec(args[3], args[4:], []string{}))
+}
+
+// CloseOnExec lets no program that this process becomes or starts have its
+// descriptors from first on, but those that it is given.
+func CloseOnExec(first int) error {
+	err := unix.CloseRange(uint(first), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	// A kernel before 5.11, or a filter that does not know the call.
+	entries, err2 := os.ReadDir("/proc/self/fd")
+	if err2 != nil {
+		return fmt.Errorf("close descriptors on exec: %w", errors.Join(err, err2))
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // noAddress is IN6_ADDR_GEN_MODE_NONE (linux/if_link.h): no link-local address.
