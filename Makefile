@@ -56,8 +56,8 @@ conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORM
 	go run ./e2e/conformance -buildah $(CASES)
 canary: deps-test build ## credentials, looked for in all memory and in all output of 100 builds
 	$(GOTEST) -count=1 -timeout 0 ./e2e/canary -builds=50
-attack: deps-test build ## the attack list of e2e/escape, and the score by section; one row: ROWS=019; as an ordinary user: AS=65534
-	@mkdir -p out; $(GOTEST) -count=1 -timeout 20m -run '^TestAttacks$$$(ROWS:%=/%)' ./e2e/escape -args $(AS:%=-user %) -scorecard $(ROOT)/out/attack.txt; \
+attack: deps-test build ## the attack list of e2e/escape, and the score by section; one row: ROWS=019; as an ordinary user: AS_UID=65534
+	@mkdir -p out; $(GOTEST) -count=1 -timeout 20m -run '^TestAttacks$$$(ROWS:%=/%)' ./e2e/escape -args $(AS_UID:%=-user %) -scorecard $(ROOT)/out/attack.txt; \
 	  status=$$?; cat out/attack.txt; exit $$status
 bench: deps-test build ## cases B, C, D and G against buildah, and what sandboxes and gateway cost
 	go run ./e2e/bench $(CASES)
