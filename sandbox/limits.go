@@ -107,13 +107,9 @@ func (h *hold) attach(cmd *exec.Cmd) (detach func() error, err error) {
 
 // verify checks that all processes of a sandbox are held, and that the limits
 // are set.
-func (h *hold) verify(state string) error {
+func (h *hold) verify(procs []runsc.Process) error {
 	if h == nil {
 		return nil
-	}
-	procs, err := runsc.Processes(state)
-	if err != nil {
-		return &WallError{Wall: "cgroup", Msg: "cannot look at gVisor's processes", Err: err}
 	}
 	var pids []int
 	for _, p := range procs {

@@ -115,7 +115,7 @@ func TestLimitsOutside(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 	var h *hold
-	if err := errors.Join(h.verify(""), h.close(t.Context())); err != nil {
+	if err := errors.Join(h.verify(nil), h.close(t.Context())); err != nil {
 		t.Error(err)
 	}
 	if h.blame(&request.Result{Failure: &request.Failure{}}, nil) {

@@ -16,6 +16,7 @@ import (
 type walls struct {
 	role     request.Role
 	mode     mode
+	pid      int // of runsc, which has started the others
 	directfs bool
 	dir      string // the run's own
 	state    string // runsc's --root

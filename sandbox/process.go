@@ -127,6 +127,9 @@ func (p *running) launch(cmd *exec.Cmd) error {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.startHeld(cmd)
+		if err == nil {
+			p.walls.pid = cmd.Process.Pid
+		}
 		started <- err
 		if err == nil {
 			p.exit = cmd.Wait()

@@ -30,7 +30,7 @@ const (
 // outside measures gVisor's processes and checks that they are behind the walls
 // that gVisor promises.
 func (w walls) outside() (out request.Outside, err error) {
-	procs, err := runsc.Processes(w.state)
+	procs, err := runsc.Below(w.pid, w.state)
 	if err != nil {
 		return out, &WallError{Wall: "gVisor", Msg: "cannot look at its processes", Err: err}
 	}
@@ -55,7 +55,7 @@ func (w walls) outside() (out request.Outside, err error) {
 	if err := w.verifyState(); err != nil {
 		return out, err
 	}
-	if err := w.hold.verify(w.state); err != nil {
+	if err := w.hold.verify(procs); err != nil {
 		return out, err
 	}
 	out.GVisor, out.Limits = w.gvisor, w.hold != nil
@@ -77,18 +77,19 @@ func (w walls) process(p runsc.Process) (*hostProcess, error) {
 	if p.Role != runsc.RoleSentry {
 		return h, w.verifyProcess(h)
 	}
+	if err := verifyFlags(h.args, w.flags); err != nil {
+		return h, err
+	}
+	if err := w.verifyProcess(h); err != nil {
+		return h, err
+	}
+	// Its program is run here only now: this is a process of ours.
 	v, err := runsc.VersionOf(context.Background(), p)
 	switch {
 	case err != nil:
 		return h, &WallError{Wall: "gVisor", Msg: "the sentry's program does not tell its version", Err: err}
 	case v.Text != w.gvisor:
 		return h, &WallError{Wall: "gVisor", Msg: fmt.Sprintf("the sentry is version %.80q, %q was found", v.Text, w.gvisor), Hint: doctorHint}
-	}
-	if err := verifyFlags(h.args, w.flags); err != nil {
-		return h, err
-	}
-	if err := w.verifyProcess(h); err != nil {
-		return h, err
 	}
 	return h, w.verifyStubs(h)
 }

@@ -31,8 +31,49 @@ type Process struct {
 	Role Role
 }
 
+// Below lists the processes of the sandbox whose --root flag is root and which
+// the process pid has started, and that one itself. What others call themselves
+// does not count.
+func Below(pid int, root string) ([]Process, error) {
+	list, err := Processes(root)
+	return slices.DeleteFunc(list, func(p Process) bool { return !descends(p.PID, pid) }), err
+}
+
+// deepest is how far below the process that was started gVisor's own are.
+const deepest = 4
+
+func descends(pid, from int) bool {
+	for range deepest {
+		if pid == from {
+			return true
+		}
+		parent, err := strconv.Atoi(status(pid)["PPid"])
+		if err != nil {
+			return false
+		}
+		pid = parent
+	}
+	return false
+}
+
+// status reads /proc/PID/status; of a process that is gone it is empty.
+func status(pid int) map[string]string {
+	fields := map[string]string{}
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return fields
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		fields[name] = strings.TrimSpace(value)
+	}
+	return fields
+}
+
 // Processes lists the processes whose --root flag is root. That directory is
-// one sandbox's alone, so these are its processes and no others.
+// one sandbox's alone, so these are its processes. Anybody can say the same of
+// their own processes, which are left out: a launcher that is not root has its
+// sandboxes as its own user, root has them as nobody.
 func Processes(root string) ([]Process, error) {
 	dir, err := os.ReadDir("/proc")
 	if err != nil {
@@ -62,6 +103,9 @@ func belongs(pid int, root string) (Role, bool) {
 	if !slices.Contains(args, "--root="+root) {
 		return "", false
 	}
+	if !ours(pid) {
+		return "", false
+	}
 	switch args[0] {
 	case "runsc-sandbox":
 		return RoleSentry, true
@@ -69,6 +113,21 @@ func belongs(pid int, root string) (Role, bool) {
 		return RoleGofer, true
 	}
 	return RoleRun, true
+}
+
+// nobody is who root's sandboxes are on the host.
+const nobody = 65534
+
+// ours tells whether a process has no user id but those of our sandboxes.
+func ours(pid int) bool {
+	ids := strings.Fields(status(pid)["Uid"])
+	for _, text := range ids {
+		id, err := strconv.Atoi(text)
+		if err != nil || id != os.Geteuid() && (os.Geteuid() != 0 || id != nobody) {
+			return false
+		}
+	}
+	return len(ids) > 0
 }
 
 // errStillThere is the end of a wait that was not long enough.

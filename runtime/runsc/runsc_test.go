@@ -143,9 +143,15 @@ func TestTable(t *testing.T) {
 // like starts a process that looks like one of gVisor's.
 func like(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
+	return likeOf(t, nil, name, args...)
+}
+
+// likeOf does so as another user.
+func likeOf(t *testing.T, who *syscall.Credential, name string, args ...string) *exec.Cmd {
+	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", "echo up; while :; do sleep 1; done", args[0])
 	cmd.Args = append([]string{name}, append(cmd.Args[1:], args[1:]...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: who}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +200,44 @@ func TestKill(t *testing.T) {
 	}
 	if err := Kill(ctx, root); err != nil {
 		t.Errorf("nothing to kill: %v", err)
+	}
+}
+
+// What another user starts is no process of a sandbox, whatever it calls itself;
+// nor is one that somebody else has started.
+func TestDecoys(t *testing.T) {
+	root := t.TempDir()
+	own := like(t, "runsc-sandbox", "x", "--root="+root)
+	if os.Geteuid() == 0 {
+		likeOf(t, &syscall.Credential{Uid: 4711, Gid: 4711}, "runsc-sandbox", "x", "--root="+root)
+		likeOf(t, &syscall.Credential{Uid: nobody, Gid: nobody}, "runsc-gofer", "x", "--root="+root)
+	}
+	pids := func(list []Process, err error) (pids []int) {
+		if err != nil {
+			t.Error(err)
+		}
+		for _, p := range list {
+			pids = append(pids, p.PID)
+		}
+		return pids
+	}
+	if got := pids(Below(own.Process.Pid, root)); !slices.Equal(got, []int{own.Process.Pid}) {
+		t.Errorf("below it: %d", got)
+	}
+	if got := pids(Below(os.Getpid(), root)); !slices.Contains(got, own.Process.Pid) {
+		t.Errorf("below this test: %d", got)
+	}
+	want := 1
+	if os.Geteuid() == 0 {
+		want = 2 // and nobody's, which may be one of ours
+	}
+	if got := pids(Processes(root)); len(got) != want {
+		t.Errorf("processes: %d", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := Kill(ctx, root); err != nil {
+		t.Errorf("the decoy keeps it from ending: %v", err)
 	}
 }
 
