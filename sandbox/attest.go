@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -56,7 +55,8 @@ func (b *build) attest(res request.Result) (request.Pushing, error) {
 	b.mu.Unlock()
 	built := Built{
 		Result: res, Fetched: fetch.Materials, Blobs: b.store.size, Network: b.tally.counts(b.c.Network),
-		Postures: slices.Concat(fetch.Posture, res.Posture),
+		// Push stands, too: build has begun only when it did.
+		Postures: b.posture(),
 	}
 	image := request.Descriptor{MediaType: res.Media, Digest: res.Digest, Size: res.Size}
 	if err := built.CheckReceived(); err != nil {

@@ -46,7 +46,7 @@ func TestAttest(t *testing.T) {
 			t.Errorf("%s: nothing was measured from outside", p.Role)
 		}
 	}
-	if !slices.Equal(roles, []string{"fetch", "build"}) {
+	if !slices.Equal(roles, []string{"fetch", "build", "push"}) {
 		t.Errorf("postures of %v", roles)
 	}
 	if _, ok := got.Network[request.RoleBuild]; !ok || len(got.Network) != 2 {

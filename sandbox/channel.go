@@ -195,6 +195,9 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 	}
 	found, err := s.verify(inside)
 	s.posture = &found
+	if s.stands != nil {
+		s.stands(found)
+	}
 	if err != nil {
 		return err
 	}
@@ -347,12 +350,9 @@ func (s *session) result(payload []byte) (request.Result, error) {
 	if r.Digest != "" && !digestForm.MatchString(r.Digest) || r.Size < 0 {
 		return r, fmt.Errorf("%w: result with digest %.80q, %d bytes", request.ErrFrame, r.Digest, r.Size)
 	}
-	if r.Failure != nil {
-		return r, nil // also before the hello: it could not begin
-	}
-	if s.posture == nil {
+	r.Posture = nil // what it says itself is no measurement
+	if r.Failure == nil && s.posture == nil { // else it could not begin
 		return r, fmt.Errorf("%w: success before the hello", request.ErrFrame)
 	}
-	r.Posture = []request.RolePosture{*s.posture}
 	return r, nil
 }

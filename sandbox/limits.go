@@ -193,7 +193,10 @@ func (l *limiter) close(ctx context.Context, res *request.Result, err error) err
 		err = nil
 	}
 	err = l.timedOut(ctx, res, err)
-	return errors.Join(err, l.hold.close(ctx))
+	if e := l.hold.close(ctx); e != nil {
+		warn(l.at, e.Error()) // how the build ended is worth more
+	}
+	return err
 }
 
 // timedOut makes a build that was ended by its clock a failure that says where

@@ -88,7 +88,10 @@ func openGate(c Config, role request.Role, link *os.File) (*gate, error) {
 		Link: link, Egress: c.Network.egress(role), Role: string(role), Sink: g.record,
 		Resolvers: gateway.ParseResolvers(resolv), Hosts: gateway.ParseHosts(hosts), Search: gateway.ParseSearch(resolv),
 	})
-	return g, err
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
 }
 
 // record takes a record; one at a time.

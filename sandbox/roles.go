@@ -27,9 +27,10 @@ type build struct {
 	tally  *tally
 	root   *request.Descriptor // instead of build's result; nil: that is it
 
-	mu      sync.Mutex
-	results map[request.Role]request.Result
-	failed  *failure // the first
+	mu       sync.Mutex
+	results  map[request.Role]request.Result
+	postures map[request.Role]request.RolePosture
+	failed   *failure // the first
 }
 
 // failure is how the first role that failed ended.
@@ -83,10 +84,11 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	play := func(p part, then func(request.Result) error) {
 		all.Go(func() {
 			res, err := b.play(ctx, p)
-			if err == nil && res.Failure == nil && then != nil {
+			b.note(p.role, res)
+			if err == nil && res.Failure == nil {
 				err = then(res)
 			}
-			if b.ended(p.role, res, err) {
+			if b.failure(p.role, res, err) {
 				cancel(errOtherFailed)
 			}
 		})
@@ -129,11 +131,36 @@ func (b *build) pushes() bool {
 	return !b.c.Request.NoPush && len(b.c.Request.Destinations) > 0
 }
 
-// ended notes how a role ended and tells whether the others have to end too.
-func (b *build) ended(role request.Role, res request.Result, err error) bool {
+// note keeps how a role ended, for those that go on with what it did.
+func (b *build) note(role request.Role, res request.Result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.results[role] = res
+}
+
+// stands keeps what was measured of a role's walls.
+func (b *build) stands(found request.RolePosture) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.postures[found.Role] = found
+}
+
+// posture is what was measured of all walls so far, in the order of the flow.
+func (b *build) posture() (list []request.RolePosture) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, role := range roles {
+		if p, ok := b.postures[role]; ok {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// failure notes how a role failed, and tells whether the others have to end too.
+func (b *build) failure(role request.Role, res request.Result, err error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if err == nil && res.Failure == nil {
 		return false
 	}
@@ -146,10 +173,12 @@ func (b *build) ended(role request.Role, res request.Result, err error) bool {
 // result makes one result of those of the roles.
 func (b *build) result() (request.Result, error) {
 	if b.failed != nil {
+		b.failed.result.Posture = b.posture()
 		return b.failed.result, b.failed.err
 	}
 	fetch, built, pushed := b.results[request.RoleFetch], b.results[request.RoleBuild], b.results[request.RolePush]
 	if b.c.Request.Call != "" {
+		fetch.Posture = b.posture()
 		return fetch, nil
 	}
 	res := built
@@ -157,7 +186,7 @@ func (b *build) result() (request.Result, error) {
 		res.Digest, res.Size, res.Media, res.Config = b.root.Digest, b.root.Size, b.root.MediaType, ""
 	}
 	res.Materials = append(fetch.Materials, built.Materials...)
-	res.Posture = slices.Concat(fetch.Posture, built.Posture, pushed.Posture)
+	res.Posture = b.posture()
 	res.Pushed = pushed.Pushed
 	return res, nil
 }
@@ -165,6 +194,8 @@ func (b *build) result() (request.Result, error) {
 // part is what is particular about one role.
 type part struct {
 	role request.Role
+	// stands is told what was measured of the walls, good or not.
+	stands func(request.RolePosture)
 	// begin waits for what the role begins with; nil: at once.
 	begin func(context.Context) (request.Go, error)
 	// ready is called once, when the role is ready for its image; nil: never.
@@ -189,6 +220,7 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 		in.out, in.caches = b.out, b.caches
 	}
 	defer in.discard()
+	p.stands = b.stands
 	res, err := runSandbox(ctx, c, l, b.mode, conversation{part: p, in: in})
 	if err == nil && res.Failure == nil && len(in.open) > 0 {
 		err = fmt.Errorf("%w: %s ended, but an output of it is not complete", errOutput, p.role)

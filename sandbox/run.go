@@ -58,7 +58,7 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 		return res, err
 	}
 	defer func() { err = limits.close(ctx, &res, err) }()
-	b := &build{c: c, home: w.home, mode: m, caches: caches, tally: newTally(), results: map[request.Role]request.Result{}}
+	b := &build{c: c, home: w.home, mode: m, caches: caches, tally: newTally(), results: map[request.Role]request.Result{}, postures: map[request.Role]request.RolePosture{}}
 	limits.results = b.results
 	return b.inside(ctx)
 }
