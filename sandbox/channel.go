@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,7 @@ type session struct {
 	verify  func(inside request.Posture) (request.RolePosture, error)
 	posture *request.RolePosture // nil before the hello
 
+	unsent   atomic.Pointer[error] // why the role was not told to begin
 	asks     int
 	slots    chan struct{}
 	messages atomic.Int64 // to agents
@@ -125,6 +127,8 @@ func (s *session) readError(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case s.unsent.Load() != nil:
+		return fmt.Errorf("tell %s what to begin with: %w", s.role, *s.unsent.Load())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &WallError{Wall: "gVisor", Msg: fmt.Sprintf("the executor did not speak within %v", startTime), Hint: doctorHint}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET):
@@ -209,9 +213,12 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 		return nil
 	}
 	s.wg.Go(func() {
-		// What cannot be sent, the reader finds out; and what cannot be had any
-		// more ends the session by its context.
-		_ = s.release(ctx)
+		// What an executor that is gone does not take, the reader finds out. But for
+		// what is too much to be sent, the role would wait for ever.
+		if err := s.release(ctx); errors.Is(err, request.ErrFrame) {
+			s.unsent.Store(&err)
+			_ = s.conn.SetReadDeadline(time.Now())
+		}
 	})
 	return nil
 }
@@ -299,7 +306,7 @@ func (s *session) checkAsk(a request.Ask) error {
 			return fmt.Errorf("%w: more than %d asks", request.ErrFrame, maxAsks)
 		}
 	}
-	if !mayAsk(s.role, a.Scope) {
+	if !mayAsk(s.role, a.Scope) || s.role == request.RoleFetch && !s.forFetching(a) {
 		return fmt.Errorf("%w: %s asks for %.20q", request.ErrFrame, s.role, a.Scope)
 	}
 	switch {
@@ -330,6 +337,27 @@ func mayAsk(role request.Role, scope request.Scope) bool {
 	return false
 }
 
+// forFetching tells whether fetch can have use for what it asks: of the secrets
+// those that are for servers (BuildKit's names), of the agents none unless a
+// repository is reached by SSH. The rest is for RUN steps.
+func (s *session) forFetching(a request.Ask) bool {
+	switch a.Scope {
+	case request.Secret:
+		return strings.HasPrefix(a.Name, "GIT_AUTH_") || strings.HasPrefix(a.Name, "HTTP_AUTH_")
+	case request.Agent:
+		return overSSH(s.c.Request.Source.URL) || slices.ContainsFunc(s.c.Request.Contexts, func(c request.NamedContext) bool {
+			return overSSH(c.Source.URL)
+		})
+	}
+	return true
+}
+
+// overSSH: ssh://host/path, or user@host:path.
+func overSSH(url string) bool {
+	scheme, _, ok := strings.Cut(url, "://")
+	return ok && (scheme == "ssh" || scheme == "git+ssh") || !ok && strings.Contains(url, "@")
+}
+
 func (s *session) reply(kind request.FrameKind, v any) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(replyTime)); err != nil {
 		return fmt.Errorf("channel: %w", err)
@@ -350,7 +378,7 @@ func (s *session) result(payload []byte) (request.Result, error) {
 	if r.Digest != "" && !digestForm.MatchString(r.Digest) || r.Size < 0 {
 		return r, fmt.Errorf("%w: result with digest %.80q, %d bytes", request.ErrFrame, r.Digest, r.Size)
 	}
-	r.Posture = nil // what it says itself is no measurement
+	r.Posture = nil                           // what it says itself is no measurement
 	if r.Failure == nil && s.posture == nil { // else it could not begin
 		return r, fmt.Errorf("%w: success before the hello", request.ErrFrame)
 	}

@@ -37,7 +37,7 @@ func serveAsks(t *testing.T, role request.Role, answer func(context.Context, req
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s"}, Agents: []string{"a"}}}
+	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s", "GIT_AUTH_TOKEN"}, Agents: []string{"a"}}}
 	p := &peer{
 		t: t, conn: theirs, w: request.NewWriter(theirs), r: request.NewReader(theirs), end: make(chan error, 1),
 		s: newSession(ours, c, conversation{part: part{role: role}, in: &intake{role: role}}, standing),
@@ -96,7 +96,9 @@ func TestAskForms(t *testing.T) {
 		"build pushes":             {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}},
 		"fetch pushes":             {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Push}, role: request.RoleFetch},
 		"push pulls":               {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Pull}, role: request.RolePush},
-		"fetch has secrets":        {ask: request.Ask{Scope: secret, Name: "s"}, ok: true, role: request.RoleFetch},
+		"fetch has a token":        {ask: request.Ask{Scope: secret, Name: "GIT_AUTH_TOKEN"}, ok: true, role: request.RoleFetch},
+		"fetch has no others":      {ask: request.Ask{Scope: secret, Name: "s"}, role: request.RoleFetch},
+		"fetch has no agents":      {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, role: request.RoleFetch},
 		"push has no secrets":      {ask: request.Ask{Scope: secret, Name: "s"}, role: request.RolePush},
 		"push has no agents":       {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, role: request.RolePush},
 		"no scope":                 {ask: request.Ask{Host: "x"}, role: request.RoleFetch},
@@ -185,5 +187,15 @@ func TestSlowAgent(t *testing.T) {
 	close(touched)
 	for range request.MaxAgentsAtOnce {
 		p.answer()
+	}
+}
+
+func TestOverSSH(t *testing.T) {
+	for url, want := range map[string]bool{
+		"": false, "https://user@host/x.git": false, "ssh://git@host/x": true, "git@host:x.git": true, "git://host/x": false, "github.com/a/b": false,
+	} {
+		if overSSH(url) != want {
+			t.Errorf("%q: %v", url, !want)
+		}
 	}
 }

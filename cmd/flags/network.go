@@ -87,8 +87,10 @@ func Proxy(env func(string) (string, bool)) request.Proxy {
 }
 
 // Named are the places that a command line names: registries that are pushed
-// to or pulled from, URLs of contexts, proxies. A name may stand for this host
-// too. What is no name and no address opens nothing.
+// to or pulled from, URLs of contexts, proxies. The name of a registry or a proxy
+// may stand for this host too; that of a URL only if it has no dot: else whoever
+// owns it could lead fetch to what listens here. What is no name and no address
+// opens nothing.
 func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 	var list reach
 	for _, d := range r.Destinations {
@@ -109,10 +111,10 @@ func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 			list.registry(r.Registry, m.Host)
 		}
 	}
-	list.url(r.Source.URL)
-	list.url(r.DockerfileURL)
+	list.url(r.Source.URL, false)
+	list.url(r.DockerfileURL, false)
 	for _, c := range r.Contexts {
-		list.url(c.Source.URL)
+		list.url(c.Source.URL, false)
 		if c.Image != "" {
 			list.registry(r.Registry, registryOf(c.Image))
 		}
@@ -121,7 +123,7 @@ func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 		if proxy != "" && !strings.Contains(proxy, "://") {
 			proxy = "http://" + proxy
 		}
-		list.url(proxy)
+		list.url(proxy, true)
 	}
 	return list
 }
@@ -129,8 +131,8 @@ func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 // reach collects the rules of Named.
 type reach []policy.EgressRule
 
-// add adds a rule for host and port.
-func (l *reach) add(host, port string) {
+// add adds a rule for host and port; near: it may stand for this host.
+func (l *reach) add(host, port string, near bool) {
 	rules, err := policy.ParseAllow(net.JoinHostPort(host, port))
 	if strings.Count(host, ":") == 0 {
 		rules, err = policy.ParseAllow(host + ":" + port)
@@ -139,7 +141,7 @@ func (l *reach) add(host, port string) {
 		return
 	}
 	for _, r := range rules {
-		r.Near = r.Name != ""
+		r.Near = near && r.Name != ""
 		*l = append(*l, r)
 	}
 }
@@ -151,23 +153,23 @@ const portHTTPS, portHTTP, portSSH, portGit = "443", "80", "22", "9418"
 func (l *reach) registry(r request.Registry, at string) {
 	host, port := splitHost(at)
 	if port != "" {
-		l.add(host, port)
+		l.add(host, port, true)
 		return
 	}
-	l.add(host, portHTTPS)
+	l.add(host, portHTTPS, true)
 	if r.Insecure || r.InsecurePull || slices.Contains(r.InsecureHosts, at) || isLoopback(host) {
-		l.add(host, portHTTP)
+		l.add(host, portHTTP, true)
 	}
 	if at == dockerHub {
-		l.add(dockerHubTokens, portHTTPS)
+		l.add(dockerHubTokens, portHTTPS, false)
 	}
 }
 
 // dockerHubTokens is where Docker Hub sends its clients for tokens.
 const dockerHubTokens = "auth.docker.io"
 
-// url adds the server of a context in one of its forms.
-func (l *reach) url(text string) {
+// url adds the server of a context in one of its forms, or a proxy.
+func (l *reach) url(text string, near bool) {
 	if text == "" {
 		return
 	}
@@ -175,17 +177,20 @@ func (l *reach) url(text string) {
 	switch {
 	case scpStyle.MatchString(text):
 		host, _, _ := strings.Cut(text[strings.IndexByte(text, '@')+1:], ":")
-		l.add(host, portSSH)
+		l.add(host, portSSH, undotted(host))
 	case strings.HasPrefix(text, "github.com/"):
-		l.add("github.com", portHTTPS)
+		l.add("github.com", portHTTPS, false)
 	case err != nil || u.Host == "":
 	case u.Port() != "":
-		l.add(u.Hostname(), u.Port())
+		l.add(u.Hostname(), u.Port(), near || undotted(u.Hostname()))
 	default:
 		port := map[string]string{"http": portHTTP, "https": portHTTPS, "ssh": portSSH, "git": portGit}[u.Scheme]
-		l.add(u.Hostname(), port)
+		l.add(u.Hostname(), port, near || undotted(u.Hostname()))
 	}
 }
+
+// undotted tells whether a name is one of this network, such as localhost.
+func undotted(host string) bool { return !strings.Contains(host, ".") }
 
 // splitHost takes host[:port] apart.
 func splitHost(at string) (host, port string) {
