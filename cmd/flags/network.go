@@ -93,10 +93,8 @@ func Proxy(env func(string) (string, bool)) request.Proxy {
 // opens nothing.
 func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 	var list reach
-	for _, d := range r.Destinations {
-		if !r.NoPush {
-			list.registry(r.Registry, registryOf(d))
-		}
+	for _, d := range r.Destinations { // with --no-push too: bases lie beside them
+		list.registry(r.Registry, registryOf(d))
 	}
 	for _, h := range slices.Concat(r.Registry.InsecureHosts, r.Registry.SkipTLSHosts) {
 		list.registry(r.Registry, h)

@@ -21,7 +21,8 @@ func TestNamed(t *testing.T) {
 		p    request.Proxy
 		want string
 	}{
-		{name: "nothing", r: request.Build{NoPush: true, Destinations: []string{"reg:5000/x"}}},
+		{name: "nothing"},
+		{name: "no push", r: request.Build{NoPush: true, Destinations: []string{"reg:5000/x"}}, want: "reg:5000"},
 		{name: "destinations", r: request.Build{Destinations: []string{"reg:5000/x:1", "localhost/x", "127.0.0.1:5000/x", "[::1]:5000/x"}},
 			want: "reg:5000 127.0.0.1/32:443 ::1/128:443 127.0.0.1/32:80 ::1/128:80 127.0.0.1/32:5000 ::1/128:5000"},
 		{name: "Docker Hub", r: request.Build{Destinations: []string{"team/app:1"}}, want: "index.docker.io:443 auth.docker.io:443"},
