@@ -32,24 +32,32 @@ func (p *player) check(ctx context.Context) error {
 // push pushes an image of st to every destination, in their order.
 func (p *player) push(ctx context.Context, st *store.Store, image v1.Descriptor) error {
 	for i, dest := range p.req.Destinations {
-		full, kept := p.result.Names[i], false
-		err := p.steps.do("push "+full, func(a *announced) error {
-			err := p.tools.Images.Push(ctx, st, image, dest, a.progress)
-			if kept = p.req.SkipImmutable && registry.IsImmutable(err); kept {
-				return nil
-			}
-			return err
-		})
+		full := p.result.Names[i]
+		kept, err := p.pushAs(ctx, st, image, dest, full)
 		if err != nil {
 			return err
 		}
-		if kept {
-			p.steps.Warn(full+" is there already and its registry keeps it from being changed: it stays as it is", 0)
-			continue
+		if !kept {
+			p.result.Pushed = append(p.result.Pushed, full)
 		}
-		p.result.Pushed = append(p.result.Pushed, full)
 	}
 	return nil
+}
+
+// pushAs pushes a manifest to one destination. kept says that a tag which cannot be
+// changed was there, and that the request wants nothing else then.
+func (p *player) pushAs(ctx context.Context, st *store.Store, desc v1.Descriptor, dest, full string) (kept bool, err error) {
+	err = p.steps.do("push "+full, func(a *announced) error {
+		err := p.tools.Images.Push(ctx, st, desc, dest, a.progress)
+		if kept = p.req.SkipImmutable && registry.IsImmutable(err); kept {
+			return nil
+		}
+		return err
+	})
+	if kept {
+		p.steps.Warn(full+" is there already and its registry keeps it from being changed: it stays as it is", 0)
+	}
+	return kept, err
 }
 
 // attach pushes what each repository of the destinations gets beside the image.
@@ -66,9 +74,7 @@ func (p *player) attach(ctx context.Context, st *store.Store, list []request.Att
 				return err
 			}
 			to := repo + ":" + a.Tag
-			if err := p.steps.do("push "+to, func(at *announced) error {
-				return p.tools.Images.Push(ctx, st, desc, to, at.progress)
-			}); err != nil {
+			if _, err := p.pushAs(ctx, st, desc, to, to); err != nil {
 				return err
 			}
 		}

@@ -60,7 +60,7 @@ func (b *build) attest(res request.Result) (request.Pushing, error) {
 	}
 	image := request.Descriptor{MediaType: res.Media, Digest: res.Digest, Size: res.Size}
 	if err := built.CheckReceived(); err != nil {
-		return request.Pushing{}, &EndError{Msg: "the executor broke the protocol", Err: err}
+		return request.Pushing{}, &EndError{Msg: "build: the executor broke the protocol", Err: err}
 	}
 	if b.c.Attest == nil {
 		return request.Pushing{Descriptor: image}, nil

@@ -159,7 +159,7 @@ func (h *hold) close(ctx context.Context) error {
 
 // limiter holds one run to its limits, from its beginning to its end.
 type limiter struct {
-	stop context.CancelFunc
+	stop func()
 	at   *watch
 	hold *hold
 	// results are how the roles ended.
@@ -170,11 +170,13 @@ type limiter struct {
 // sink gets to see.
 func (c *Config) limited(ctx context.Context) (context.Context, *limiter) {
 	r := c.Request.Limits
-	l := &limiter{stop: func() {}, at: newWatch(request.NewClip(c.Sink, r, true))}
-	c.Sink = l.at
+	cancel := func() {}
 	if r.Timeout > 0 {
-		ctx, l.stop = context.WithTimeoutCause(ctx, r.Timeout, &request.TimeoutError{Flag: request.TimeoutFlag, Limit: r.Timeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, r.Timeout, &request.TimeoutError{Flag: request.TimeoutFlag, Limit: r.Timeout})
 	}
+	to := newPatient(ctx, c.Sink)
+	l := &limiter{at: newWatch(request.NewClip(to, r, true)), stop: func() { to.close(); cancel() }}
+	c.Sink = l.at
 	return ctx, l
 }
 
@@ -193,9 +195,9 @@ func (l *limiter) close(ctx context.Context, res *request.Result, err error) err
 		err = nil
 	}
 	err = l.timedOut(ctx, res, err)
-	if e := l.hold.close(ctx); e != nil {
-		warn(l.at, e.Error()) // how the build ended is worth more
-	}
+	// A group that cannot be removed now is told when the run's directory goes, which
+	// does the same again: how the build ended is worth more.
+	_ = l.hold.close(ctx)
 	return err
 }
 

@@ -203,13 +203,13 @@ func (p *running) explain(err error, started bool) error {
 	if errors.Is(err, errNoResult) && !started && log != "" {
 		return p.startFailure(log)
 	}
-	e := &EndError{Msg: "the sandbox broke", Status: p.status(), Output: p.tail.text(), Log: log, Err: err}
+	e := &EndError{Msg: "the sandbox of " + string(p.l.role) + " broke", Status: p.status(), Output: p.tail.text(), Log: log, Err: err}
 	switch {
 	case errors.Is(err, errNoResult):
-		e.Msg, e.Err = errNoResult.Error(), nil
+		e.Msg, e.Err = fmt.Sprintf("%s: %v", p.l.role, errNoResult), nil
 		e.Hint = p.endHint()
 	case errors.Is(err, request.ErrFrame), errors.Is(err, errOutput):
-		e.Msg, e.Status = "the executor broke the protocol", ""
+		e.Msg, e.Status = fmt.Sprintf("%s: the executor broke the protocol", p.l.role), ""
 	}
 	return e
 }

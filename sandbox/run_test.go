@@ -199,10 +199,10 @@ func TestFlood(t *testing.T) {
 // A sandbox that ends badly is one readable error, with what it printed.
 func TestBadEnds(t *testing.T) {
 	for _, tt := range []struct{ act, msg, output string }{
-		{"early", "the executor ended without a result (exit status 2)", "panic: at once"},
-		{"panic", "the executor ended without a result (exit status 2)", "panic: guest ?[31mpanics"},
-		{"exit", "the executor ended without a result (exit status 7)", ""},
-		{"silent", "the executor ended without a result (exit status 0)", ""},
+		{"early", "build: the executor ended without a result (exit status 2)", "panic: at once"},
+		{"panic", "build: the executor ended without a result (exit status 2)", "panic: guest ?[31mpanics"},
+		{"exit", "build: the executor ended without a result (exit status 7)", ""},
+		{"silent", "build: the executor ended without a result (exit status 0)", ""},
 	} {
 		t.Run(tt.act, func(t *testing.T) {
 			_, _, err := run(t, newJob(t, tt.act), nil)

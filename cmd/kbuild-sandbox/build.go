@@ -143,6 +143,7 @@ func (a *app) build(ctx context.Context, j job) error {
 	a.mask.AddURLs(j.net.Proxy.HTTP, j.net.Proxy.HTTPS)
 	cfg.Answer, cfg.Sink = a.masked(answers(creds, lent)), display
 	res, err := sandbox.Run(ctx, cfg)
+	a.endSoon(ctx, res, err)
 	display.Close()
 	if e := audit.close(); err == nil {
 		err = e

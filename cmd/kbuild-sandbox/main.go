@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -44,6 +45,7 @@ type app struct {
 	json           bool // errors are told as JSON lines
 	color          bool // errors may have colours
 	mask           *mask.Values
+	ending         *time.Timer // ends the process where nobody reads its last words
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
@@ -79,6 +81,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	err := root.ExecuteContext(ctx)
 	if err != nil && !errors.As(err, new(told)) {
 		a.report(err)
+	}
+	if a.ending != nil {
+		a.ending.Stop()
 	}
 	return exitCode(ctx, err)
 }
