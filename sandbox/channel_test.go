@@ -37,7 +37,7 @@ func serveAsks(t *testing.T, role request.Role, answer func(context.Context, req
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s", "GIT_AUTH_TOKEN"}, Agents: []string{"a"}}}
+	c := Config{Sink: noSink{}, Answer: answer, Request: request.Build{Secrets: []string{"s", "GIT_AUTH_TOKEN"}, Agents: []string{"a"}, Source: request.Source{URL: "git@host:x.git"}}}
 	p := &peer{
 		t: t, conn: theirs, w: request.NewWriter(theirs), r: request.NewReader(theirs), end: make(chan error, 1),
 		s: newSession(ours, c, conversation{part: part{role: role}, in: &intake{role: role}}, standing),
@@ -98,7 +98,7 @@ func TestAskForms(t *testing.T) {
 		"push pulls":               {ask: request.Ask{Host: "x:5000", Repository: "a/b", Scope: request.Pull}, role: request.RolePush},
 		"fetch has a token":        {ask: request.Ask{Scope: secret, Name: "GIT_AUTH_TOKEN"}, ok: true, role: request.RoleFetch},
 		"fetch has no others":      {ask: request.Ask{Scope: secret, Name: "s"}, role: request.RoleFetch},
-		"fetch has no agents":      {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, role: request.RoleFetch},
+		"fetch has agents by SSH":  {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, ok: true, role: request.RoleFetch},
 		"push has no secrets":      {ask: request.Ask{Scope: secret, Name: "s"}, role: request.RolePush},
 		"push has no agents":       {ask: request.Ask{Scope: agent, Name: "a", Data: []byte{11}}, role: request.RolePush},
 		"no scope":                 {ask: request.Ask{Host: "x"}, role: request.RoleFetch},
@@ -154,7 +154,7 @@ func TestManyMessages(t *testing.T) {
 		}
 	}
 	for i := range maxAsks + 1 {
-		p.send(request.FrameAsk, request.Ask{Scope: request.Secret, Name: "s"})
+		p.send(request.FrameAsk, request.Ask{Scope: request.Secret, Name: "GIT_AUTH_TOKEN"})
 		if i < maxAsks {
 			p.answer()
 		}
@@ -194,7 +194,8 @@ func TestOverSSH(t *testing.T) {
 	for url, want := range map[string]bool{
 		"": false, "https://user@host/x.git": false, "ssh://git@host/x": true, "git@host:x.git": true, "git://host/x": false, "github.com/a/b": false,
 	} {
-		if overSSH(url) != want {
+		s := session{c: Config{Request: request.Build{Contexts: []request.NamedContext{{}, {Source: request.Source{URL: url}}}}}}
+		if overSSH(url) != want || s.forFetching(request.Ask{Scope: request.Agent}) != want {
 			t.Errorf("%q: %v", url, !want)
 		}
 	}
