@@ -76,7 +76,7 @@ func kinds(gateway, tcp, udp string) []kind {
 		{"udp denied", 7, func() error { return denied(datagram(nobody)) }},
 		// A question that is answered without asking a name server.
 		{"dns allowed", 5, func() error { return question(gateway, "good.example.", dnsmessage.TypeHTTPS, dnsmessage.RCodeSuccess) }},
-		{"dns denied", 5, func() error { return question(gateway, "bad.example.", dnsmessage.TypeA, dnsmessage.RCodeRefused) }},
+		{"dns denied", 5, func() error { return question(gateway, "bad.example.", dnsmessage.TypeA, dnsmessage.RCodeNameError) }},
 	}
 }
 

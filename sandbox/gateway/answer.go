@@ -68,13 +68,15 @@ func parseAnswer(msg []byte, id uint16, q question, f filter) (answer, error) {
 	if err != nil {
 		return answer{}, errAnswer
 	}
-	a.keep(all, q, f)
+	if !a.keep(all, q, f) {
+		return a, nil
+	}
 	auth, err := readAll(p.Authority)
 	if err != nil {
 		return answer{}, errAnswer
 	}
 	for _, r := range auth {
-		if _, ok := r.Body.(*dnsmessage.SOAResource); ok && a.code != dnsmessage.RCodeRefused {
+		if _, ok := r.Body.(*dnsmessage.SOAResource); ok {
 			a.authorities = append(a.authorities, capped(r))
 		}
 	}
@@ -97,13 +99,18 @@ func readAll(next func() (dnsmessage.Resource, error)) (out []dnsmessage.Resourc
 	}
 }
 
-// keep takes over the records that may stay.
-func (a *answer) keep(all []dnsmessage.Resource, q question, f filter) {
+// deniedName is the code for a name that the policy denies: there is no such name
+// here. Refused would say it better, but musl takes it for the trouble of a server
+// and asks again for seconds.
+const deniedName = dnsmessage.RCodeNameError
+
+// keep takes over the records that may stay, or says that none may.
+func (a *answer) keep(all []dnsmessage.Resource, q question, f filter) bool {
 	names := chain(all, q.q.Name)
 	for n := range names {
 		if why := f.alias(n); why != "" {
-			*a = answer{code: dnsmessage.RCodeRefused, taken: why}
-			return
+			*a = answer{code: deniedName, taken: why}
+			return false
 		}
 	}
 	for _, r := range all {
@@ -121,6 +128,7 @@ func (a *answer) keep(all []dnsmessage.Resource, q question, f filter) {
 			a.answers = append(a.answers, r)
 		}
 	}
+	return true
 }
 
 func (a *answer) keepAddress(r dnsmessage.Resource, addr netip.Addr, f filter) {

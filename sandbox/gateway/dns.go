@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,15 +15,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
 )
 
-// Bounds of DNS over TCP with the sandbox.
-const (
-	maxNameConns   = 32
-	maxOnNameConn  = 100 // questions
-	nameConnIdle   = 10 * time.Second
-	maxAnswerOnTCP = 1<<16 - 1
-
-	tableTTL = 60 // seconds, of answers from the host's table
-)
+const tableTTL = 60 // seconds, of answers from the host's table
 
 // serveNames listens for questions on the gateway's own addresses.
 func (g *Gateway) serveNames() error {
@@ -36,13 +27,13 @@ func (g *Gateway) serveNames() error {
 		if err != nil {
 			return fmt.Errorf("gateway: name server: %w", err)
 		}
-		tcp, err := gonet.ListenTCP(g.net, at, proto)
+		tcp, err := g.listenNames(at, proto)
 		if err != nil {
-			return fmt.Errorf("gateway: name server: %w", err)
+			return err
 		}
-		g.loops.Go(func() { <-g.ctx.Done(); udp.Close(); tcp.Shutdown(); tcp.Close() })
+		g.loops.Go(func() { <-g.ctx.Done(); udp.Close() })
 		g.loops.Go(func() { g.serveUDP(udp, workers) })
-		g.loops.Go(func() { g.serveTCP(tcp, conns, workers) })
+		g.loops.Go(func() { tcp.serve(conns, workers) })
 	}
 	return nil
 }
@@ -79,43 +70,6 @@ func (g *Gateway) take(workers chan struct{}) bool {
 		return true
 	case <-g.ctx.Done():
 		return false
-	}
-}
-
-func (g *Gateway) serveTCP(l *gonet.TCPListener, conns, workers chan struct{}) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case conns <- struct{}{}:
-			g.loops.Go(func() {
-				defer func() { <-conns }()
-				g.serveConn(c, workers)
-			})
-		default:
-			g.shed.Add(1)
-			c.Close()
-		}
-	}
-}
-
-func (g *Gateway) serveConn(c net.Conn, workers chan struct{}) {
-	defer c.Close()
-	for range maxOnNameConn {
-		if c.SetDeadline(time.Now().Add(nameConnIdle)) != nil {
-			return
-		}
-		msg, err := readFrame(c, maxQuestion)
-		if err != nil || !g.take(workers) {
-			return
-		}
-		reply := g.answer(msg, true)
-		<-workers
-		if reply == nil || writeFrame(c, reply) != nil {
-			return
-		}
 	}
 }
 
@@ -160,7 +114,7 @@ func (g *Gateway) resolve(f *flow, q question) answer {
 	f.rec.Reason = verdict.Reason
 	if !verdict.Allowed {
 		f.rec.Verdict = Denied
-		return answer{code: dnsmessage.RCodeRefused}
+		return answer{code: deniedName}
 	}
 	if q.hints() {
 		f.rec.Reason = "answered as empty"
@@ -168,25 +122,32 @@ func (g *Gateway) resolve(f *flow, q question) answer {
 	}
 	if list, known := g.hosts[q.name()]; known {
 		f.rec.Reason += ", by the host's table"
-		return g.fromTable(q, list)
+		return g.taken(f, g.fromTable(q, list))
 	}
 	a, from, err := g.resolver.ask(g.ctx, q, filter{
 		address: func(addr netip.Addr) string { return g.deniedAnswer(q, addr) },
 		alias:   g.deniedAlias,
 	})
 	f.rec.Address, f.rec.Port = from.Addr(), from.Port()
-	switch {
-	case err != nil:
+	if err != nil {
 		f.fail(err)
 		return answer{code: dnsmessage.RCodeServerFailure}
-	case a.taken != "":
-		f.rec.Reason = "taken out of the answer: " + a.taken
-		if len(a.addresses) == 0 {
-			f.rec.Verdict = Denied
-		}
 	}
 	for _, r := range a.addresses {
 		g.remember(r.addr, q.name(), r.ttl)
+	}
+	return g.taken(f, a)
+}
+
+// taken tells what was taken out of an answer. One of which nothing is left is
+// denied.
+func (g *Gateway) taken(f *flow, a answer) answer {
+	if a.taken == "" {
+		return a
+	}
+	f.rec.Reason = "taken out of the answer: " + a.taken
+	if len(a.addresses) == 0 {
+		f.rec.Verdict = Denied
 	}
 	return a
 }
@@ -215,10 +176,12 @@ func (g *Gateway) remember(addr netip.Addr, name string, ttl time.Duration) {
 func (g *Gateway) fromTable(q question, list []netip.Addr) (a answer) {
 	h := dnsmessage.ResourceHeader{Name: q.q.Name, Type: q.q.Type, Class: dnsmessage.ClassINET, TTL: tableTTL}
 	for _, addr := range list {
-		if g.deniedAnswer(q, addr) != "" {
+		if why := g.deniedAnswer(q, addr); why != "" {
+			a.taken = why
 			continue
 		}
 		g.remember(addr, q.name(), nameLeast)
+		a.addresses = append(a.addresses, resolved{addr: addr})
 		if addr = asSeen(addr); addr.Is4() == (q.q.Type == dnsmessage.TypeA) && (addr.Is4() || q.q.Type == dnsmessage.TypeAAAA) {
 			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: addressBody(addr)})
 		}

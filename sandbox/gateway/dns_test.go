@@ -64,8 +64,8 @@ func TestNames(t *testing.T) {
 		{"loop.example.", dnsmessage.TypeA, 0, "10.0.0.1"},
 		{"alias.example.", dnsmessage.TypeA, 0, "good.example. 1.1.1.1"},
 		{"to-inside.example.", dnsmessage.TypeA, 0, "inside.example."},
-		{"evil.example.", dnsmessage.TypeA, dnsmessage.RCodeRefused, ""},
-		{"to-evil.example.", dnsmessage.TypeA, dnsmessage.RCodeRefused, ""},
+		{"evil.example.", dnsmessage.TypeA, dnsmessage.RCodeNameError, ""},
+		{"to-evil.example.", dnsmessage.TypeA, dnsmessage.RCodeNameError, ""},
 		{"nobody.example.", dnsmessage.TypeA, dnsmessage.RCodeNameError, ""},
 		{"good.example.", dnsmessage.TypeALL, dnsmessage.RCodeNotImplemented, ""},
 	} {
@@ -158,7 +158,7 @@ func TestAllowByName(t *testing.T) {
 	}
 	conn := r.dialUDP(t, netip.AddrPortFrom(GatewayIPv4, dnsPort))
 	defer conn.Close()
-	if m, err := ask(conn, "secret.exfil.example.", dnsmessage.TypeTXT); err != nil || m.RCode != dnsmessage.RCodeRefused {
+	if m, err := ask(conn, "secret.exfil.example.", dnsmessage.TypeTXT); err != nil || m.RCode != dnsmessage.RCodeNameError {
 		t.Errorf("another name: %v, %v", m.RCode, err)
 	}
 }

@@ -182,12 +182,19 @@ func dialServer(ctx context.Context, network string, s netip.AddrPort) (net.Conn
 	return c, err
 }
 
+// endWith ends what waits on c when ctx ends, until the function that it returns
+// is called.
+func endWith(ctx context.Context, c net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) }) // else it ends by its own deadline
+}
+
 func exchangeUDP(ctx context.Context, s netip.AddrPort, msg []byte, q question, f filter) (answer, error) {
 	c, err := dialServer(ctx, "udp", s)
 	if err != nil {
 		return answer{}, err
 	}
 	defer c.Close()
+	defer endWith(ctx, c)()
 	if _, err := c.Write(msg); err != nil {
 		return answer{}, err
 	}
@@ -210,6 +217,7 @@ func exchangeTCP(ctx context.Context, s netip.AddrPort, msg []byte, q question, 
 		return answer{}, err
 	}
 	defer c.Close()
+	defer endWith(ctx, c)()
 	if err := writeFrame(c, msg); err != nil {
 		return answer{}, err
 	}

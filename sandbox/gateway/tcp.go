@@ -74,8 +74,7 @@ func (g *Gateway) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	if !f.wide {
-		ep.SocketOptions().SetReceiveBufferSize(narrowReceive, true)
-		ep.SocketOptions().SetSendBufferSize(narrowSend, true)
+		narrow(ep)
 	}
 	s := &splice{f: f, out: out, ep: ep, in: gonet.NewTCPConn(&queue, ep)}
 	s.run()
@@ -114,7 +113,7 @@ func (s *splice) run() {
 	wg.Wait()
 	s.f.limit(0)
 	if !s.broken.Load() {
-		s.settle()
+		s.f.g.settle(s.ep)
 	}
 	s.in.Close()
 }
@@ -167,18 +166,24 @@ func (s *splice) abort() {
 	s.ep.Abort()
 }
 
+// narrow bounds what an endpoint holds.
+func narrow(ep tcpip.Endpoint) {
+	ep.SocketOptions().SetReceiveBufferSize(narrowReceive, true)
+	ep.SocketOptions().SetSendBufferSize(narrowSend, true)
+}
+
 // settle waits until the sandbox has acknowledged the end, so that a sandbox
 // that does not keeps its place in the table, and no more than that.
-func (s *splice) settle() {
+func (g *Gateway) settle(ep tcpip.Endpoint) {
 	const first, most = time.Millisecond, 100 * time.Millisecond
-	until := time.Now().Add(s.f.g.limits.Linger)
+	until := time.Now().Add(g.limits.Linger)
 	for wait := first; ; wait = min(2*wait, most) {
-		switch tcp.EndpointState(s.ep.State()) {
+		switch tcp.EndpointState(ep.State()) {
 		case tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
 			return
 		}
-		if time.Now().After(until) || s.f.g.ctx.Err() != nil {
-			s.ep.Abort()
+		if time.Now().After(until) || g.ctx.Err() != nil {
+			ep.Abort()
 			return
 		}
 		time.Sleep(wait)
