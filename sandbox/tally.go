@@ -44,7 +44,12 @@ func (t *tally) watch(n Network) Network {
 	return n
 }
 
+// note counts where a flow went, or tried to. What was denied went nowhere, and
+// a question goes to the gateway's own name servers.
 func (t *tally) note(r gateway.Record) {
+	if r.Verdict == gateway.Denied || r.Protocol == gateway.ProtocolDNS {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	role := request.Role(r.Role)
