@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/policy"
@@ -27,6 +29,8 @@ type Network struct {
 	// nobody is told.
 	Audit  func(gateway.Record)
 	Closed func(request.Role, gateway.Counters)
+	// Mask takes secrets out of the names of steps, which records bear. nil: none.
+	Mask func(string) string
 }
 
 // egress is the policy of a role. Where RUN steps have no network, the others
@@ -143,10 +147,31 @@ func (f followed) Emit(e request.Event) {
 // at once.
 const mostSteps = 64
 
+// mostStepName is how much of a step's name is told, in bytes: each record bears
+// those of all steps that run.
+const mostStepName = 200
+
+// stepName is the name of a step as records bear it. Masked first: a part of a
+// secret would not be known again.
+func (g *gate) stepName(name string) string {
+	if g.net.Mask != nil {
+		name = g.net.Mask(name)
+	}
+	if len(name) <= mostStepName {
+		return name
+	}
+	const more = "..."
+	end := mostStepName - len(more)
+	for end > 0 && !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return strings.Clone(name[:end]) + more // the rest is not kept
+}
+
 func (g *gate) note(e request.Event) {
 	switch {
 	case e.Kind == request.EventStart && len(g.steps) < mostSteps:
-		g.steps[e.Step] = e.Name
+		g.steps[e.Step] = g.stepName(e.Name)
 	case e.Kind == request.EventDone:
 		delete(g.steps, e.Step)
 	default:

@@ -97,3 +97,23 @@ func TestDeniedHints(t *testing.T) {
 		t.Errorf("%q", f.Hint)
 	}
 }
+
+// Records bear no more of a step's name than a line has, and no secret of it.
+func TestStepNames(t *testing.T) {
+	g := &gate{steps: map[int]string{}, gateway: new(gateway.Gateway)}
+	g.net.Mask = func(text string) string { return strings.ReplaceAll(text, "hunter22", "***") }
+	for i, c := range []struct{ name, want string }{
+		{"RUN make", "RUN make"},
+		{"RUN login hunter22", "RUN login ***"},
+		// The secret would be cut in its middle.
+		{strings.Repeat("a", 195) + "hunter22", strings.Repeat("a", 195) + "***"},
+		{strings.Repeat("a", 200), strings.Repeat("a", 200)},
+		{strings.Repeat("ä", 1<<19), strings.Repeat("ä", 98) + "..."},
+		{strings.Repeat("\x80", 1000), "..."},
+	} {
+		g.note(request.Event{Kind: request.EventStart, Step: i, Name: c.name})
+		if got := g.steps[i]; got != c.want || len(got) > mostStepName {
+			t.Errorf("%.20q: %q", c.name, got)
+		}
+	}
+}

@@ -32,6 +32,7 @@ type auditLine struct {
 	Protocol string    `json:"protocol"`
 	Name     string    `json:"name,omitempty"`
 	Type     string    `json:"type,omitempty"`    // of a question
+	Code     string    `json:"rcode,omitempty"`   // of a question: the answer's, none if there was none
 	Address  string    `json:"address,omitempty"` // of a question: the name server's
 	Port     uint16    `json:"port,omitempty"`
 	BytesIn  int64     `json:"bytesIn"` // to the sandbox
@@ -76,7 +77,7 @@ func (l *auditLog) record(r gateway.Record) {
 		return
 	}
 	line := auditLine{
-		Time: r.Time, Role: r.Role, Steps: r.Steps, Protocol: r.Protocol, Name: r.Name, Type: r.Type,
+		Time: r.Time, Role: r.Role, Steps: r.Steps, Protocol: r.Protocol, Name: r.Name, Type: r.Type, Code: r.Code,
 		Port: r.Port, BytesIn: r.In, BytesOut: r.Out, Seconds: r.Took.Seconds(), Verdict: string(r.Verdict), Reason: r.Reason,
 	}
 	if r.Address != (netip.Addr{}) {

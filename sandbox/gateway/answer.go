@@ -101,7 +101,8 @@ func readAll(next func() (dnsmessage.Resource, error)) (out []dnsmessage.Resourc
 
 // deniedName is the code for a name that the policy denies: there is no such name
 // here. Refused would say it better, but musl takes it for the trouble of a server
-// and asks again for seconds.
+// and asks again for seconds; glibc and Go ask again, too. It comes without a SOA
+// record, so that nobody keeps it (RFC 2308, section 5).
 const deniedName = dnsmessage.RCodeNameError
 
 // keep takes over the records that may stay, or says that none may.

@@ -104,6 +104,7 @@ func (g *Gateway) answer(msg []byte, overTCP bool) []byte {
 		f.fail(err)
 		reply, _ = q.reply(answer{code: dnsmessage.RCodeServerFailure}, limit) // without records it can be packed
 	}
+	f.rec.Code = codeText(reply)
 	f.in.Add(int64(len(reply)))
 	return reply
 }
@@ -176,14 +177,17 @@ func (g *Gateway) remember(addr netip.Addr, name string, ttl time.Duration) {
 func (g *Gateway) fromTable(q question, list []netip.Addr) (a answer) {
 	h := dnsmessage.ResourceHeader{Name: q.q.Name, Type: q.q.Type, Class: dnsmessage.ClassINET, TTL: tableTTL}
 	for _, addr := range list {
+		asked := addr.Is4() && q.q.Type == dnsmessage.TypeA || addr.Is6() && q.q.Type == dnsmessage.TypeAAAA
 		if why := g.deniedAnswer(q, addr); why != "" {
-			a.taken = why
+			if asked {
+				a.taken = why
+			}
 			continue
 		}
 		g.remember(addr, q.name(), nameLeast)
-		a.addresses = append(a.addresses, resolved{addr: addr})
-		if addr = asSeen(addr); addr.Is4() == (q.q.Type == dnsmessage.TypeA) && (addr.Is4() || q.q.Type == dnsmessage.TypeAAAA) {
-			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: addressBody(addr)})
+		if asked {
+			a.addresses = append(a.addresses, resolved{addr: addr})
+			a.answers = append(a.answers, dnsmessage.Resource{Header: h, Body: addressBody(asSeen(addr))})
 		}
 	}
 	return a

@@ -37,10 +37,11 @@ const (
 	narrowCopy    = 16 << 10
 )
 
-// withDefaults bounds the gateway's memory at about 250 MB at the very worst:
+// withDefaults bounds the gateway's memory at about 280 MB at the very worst:
 // Wide connections times two of Buffer and two of copySize, 20 MB; the other 992
-// times what narrow ones have, 130 MB; and UDP times two datagrams and udpQueue,
-// 100 MB.
+// times what narrow ones have, 130 MB; UDP times two datagrams and udpQueue,
+// 100 MB; maxNameConns times what narrow ones have and an answer, 5 MB; and
+// Questions times an answer as it came, as it was read and as it is packed, 20 MB.
 func (l Limits) withDefaults() Limits {
 	def(&l.TCP, 1024)
 	def(&l.HalfOpen, 256)

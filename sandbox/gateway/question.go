@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -102,10 +103,24 @@ func (q question) refusal() dnsmessage.RCode {
 	}
 	for _, c := range []byte(q.q.Name.String()) {
 		if c <= ' ' || c > '~' {
-			return dnsmessage.RCodeRefused
+			return deniedName
 		}
 	}
 	return dnsmessage.RCodeSuccess
+}
+
+// codeText is the code of a reply that was made here, in the words of resolvers.
+func codeText(reply []byte) string {
+	const codeByte = 3 // of the header: its lower half (RFC 1035, section 4.1.1)
+	if len(reply) <= codeByte {
+		return ""
+	}
+	words := []string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"}
+	code := int(reply[codeByte] & 15)
+	if code < len(words) {
+		return words[code]
+	}
+	return fmt.Sprintf("RCODE%d", code)
 }
 
 // hints tells whether the answer would carry addresses where nobody takes them

@@ -23,6 +23,8 @@ type Record struct {
 	Name string
 	// Type is the question's type, like AAAA.
 	Type string
+	// Code is that of the answer to a question, like NXDOMAIN; "": it got none.
+	Code string
 	// Address and Port are the destination, as it was judged: 127.0.0.1 where
 	// the sandbox dialled the gateway. Of a question, the server that was asked.
 	Address netip.Addr
