@@ -118,6 +118,7 @@ func (a *app) build(ctx context.Context, j job) error {
 		return err
 	}
 	cfg.Network = j.net.told(audit)
+	cfg.Network.Mask = a.mask.Text
 	proof, err := a.attester(ctx, j, &cfg)
 	if err != nil {
 		return err
