@@ -204,11 +204,32 @@ func (g *gate) explain(f *request.Failure) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.denied {
+		if tellDenied(f, r) {
+			f.Hint = "" // it was about a server that is not there
+		}
+	}
+	for _, r := range g.denied {
 		addLine(&f.Hint, deniedText(r))
 	}
 	if g.more {
 		addLine(&f.Hint, "the egress policy denied others too: --audit-log FILE tells all")
 	}
+}
+
+// tellDenied says in the message of a failure that a connection was not refused by
+// a server, but denied here: the executor cannot tell the two apart.
+func tellDenied(f *request.Failure, r gateway.Record) bool {
+	if r.Protocol == gateway.ProtocolDNS || r.Port == 0 {
+		return false
+	}
+	at := netip.AddrPortFrom(r.Address, r.Port).String()
+	told := strings.NewReplacer(
+		"connection refused by "+at, "the egress policy denies "+at,
+		at+": connect: connection refused", at+": the egress policy denies it",
+	).Replace(f.Message)
+	changed := told != f.Message
+	f.Message = told
+	return changed
 }
 
 func addLine(text *string, line string) {

@@ -98,6 +98,24 @@ func TestDeniedHints(t *testing.T) {
 	}
 }
 
+// A connection that was denied is not told as refused by a server.
+func TestDeniedIsTold(t *testing.T) {
+	for msg, want := range map[string]string{
+		"resolve x: connection refused by 10.0.0.1:80":             "resolve x: the egress policy denies 10.0.0.1:80",
+		"ADD: dial tcp 10.0.0.1:80: connect: connection refused":   "ADD: dial tcp 10.0.0.1:80: the egress policy denies it",
+		"resolve x: connection refused by 10.0.0.2:80":             "",
+		"process \"wget 10.0.0.1\" did not complete: exit code: 1": "",
+	} {
+		g := &gate{}
+		g.record(gateway.Record{Protocol: "tcp", Address: netip.MustParseAddr("10.0.0.1"), Port: 80, Verdict: gateway.Denied, Reason: "private (RFC 1918)"})
+		f := request.Failure{Message: msg, Hint: "is it running?"}
+		g.explain(&f)
+		if want == "" && (f.Message != msg || !strings.HasPrefix(f.Hint, "is it running?\n")) || want != "" && (f.Message != want || strings.Contains(f.Hint, "running")) {
+			t.Errorf("%q: %q, hint %q", msg, f.Message, f.Hint)
+		}
+	}
+}
+
 // Records bear no more of a step's name than a line has, and no secret of it.
 func TestStepNames(t *testing.T) {
 	g := &gate{steps: map[int]string{}, gateway: new(gateway.Gateway)}
