@@ -40,8 +40,10 @@ type Attestation struct {
 	Blobs [][]byte
 	// Root is pushed and laid out instead of build's result; nil: that stays.
 	Root *request.Descriptor
-	// Attached go into each repository that is pushed to.
-	Attached []request.Attached
+	// Attached go into each repository that is pushed to, with their blobs, which are
+	// in no layout.
+	Attached      []request.Attached
+	AttachedBlobs [][]byte
 }
 
 // ErrNotReceived is wrapped by the errors of CheckReceived.
@@ -72,6 +74,11 @@ func (b *build) attest(res request.Result) (request.Pushing, error) {
 	digests := make([]string, len(a.Blobs))
 	for i, blob := range a.Blobs {
 		if digests[i], err = b.store.put(blob); err != nil {
+			return request.Pushing{}, fmt.Errorf("attest: %w", err)
+		}
+	}
+	for _, blob := range a.AttachedBlobs {
+		if _, err := b.store.put(blob); err != nil {
 			return request.Pushing{}, fmt.Errorf("attest: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -24,6 +25,12 @@ type Caches struct {
 
 // mounts is the part of the directory that holds cache mounts.
 func (c Caches) mounts() string { return filepath.Join(c.Dir, "mounts") }
+
+// Filled tells whether a build has left cache mounts there.
+func (c Caches) Filled() bool {
+	entries, err := os.ReadDir(c.mounts())
+	return c.Dir != "" && err == nil && slices.ContainsFunc(entries, os.DirEntry.IsDir)
+}
 
 // PruneCaches removes the cache mounts in a cache directory that were last used
 // before a time; zero: all.

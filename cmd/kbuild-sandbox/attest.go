@@ -25,6 +25,7 @@ type attester struct {
 	versions map[string]string
 	egress   policy.Egress
 	started  time.Time
+	caches   bool    // there are cache mounts of earlier builds
 	signer   *signer // nil: nothing is signed
 	mask     func(string) string
 
@@ -38,7 +39,7 @@ func (a *app) attester(ctx context.Context, j job, cfg *sandbox.Config) (*attest
 		return nil, nil
 	}
 	t := &attester{
-		mask:   a.mask.Text,
+		mask: a.mask.Text, caches: j.keep.Filled(),
 		wanted: j.attest, file: j.out.Provenance, req: j.req, started: time.Now(), egress: cfg.Network.Run,
 		versions: map[string]string{"kbuild-sandbox": versionText(), "gvisor": cfg.Runsc.Version.Text},
 	}
@@ -105,7 +106,7 @@ func (t *attester) attach(out sandbox.Attestation, top string, images []request.
 	if err != nil {
 		return out, fmt.Errorf("provenance: %w", err)
 	}
-	out.Blobs, out.Attached = append(out.Blobs, blobs...), attached
+	out.AttachedBlobs, out.Attached = blobs, attached
 	return out, nil
 }
 
@@ -121,8 +122,8 @@ func (t *attester) build(b sandbox.Built) provenance.Build {
 		Options: provenance.Options{Max: t.wanted.Max, Builder: t.wanted.Builder},
 		Request: t.req, Images: b.Result.Images, Fetched: b.Fetched, Built: b.Result.Materials,
 		Received: func(digest string) bool { _, ok := b.Blobs(digest); return ok },
-		Mask:     t.mask,
-		Network:  network, Postures: b.Postures, Egress: map[request.Role]policy.Egress{request.RoleBuild: t.egress},
+		Mask:     t.mask, Caches: t.caches,
+		Network: network, Postures: b.Postures, Egress: map[request.Role]policy.Egress{request.RoleBuild: t.egress},
 		InvocationID: rand.Text(), Started: t.started, Finished: time.Now(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, Versions: t.versions,
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -223,7 +224,7 @@ func (a *app) success(j job, res request.Result, took time.Duration) error {
 		if err != nil {
 			return err
 		}
-		a.stderr.Write(line)
+		io.WriteString(a.stderr, a.mask.Text(string(line)))
 	} else if j.show.Level >= progress.Normal {
 		fmt.Fprintf(a.stderr, "built %s in %.1fs\n", progress.Clean(res.Digest), took.Seconds())
 	}

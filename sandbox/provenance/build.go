@@ -29,7 +29,9 @@ type Build struct {
 	// Network has the roles whose traffic was counted.
 	Network  map[request.Role]Network
 	Postures []request.RolePosture
-	Egress   map[request.Role]policy.Egress
+	// Caches: there were cache mounts of earlier builds, which steps could read.
+	Caches bool
+	Egress map[request.Role]policy.Egress
 	// Mask takes values of secrets out of a text, where the user wrote one into a
 	// build argument; nil: none is known.
 	Mask func(string) string
@@ -65,9 +67,12 @@ func Statements(b Build) ([]Statement, error) {
 		return nil, err
 	}
 	var out []Statement
-	for _, img := range b.Images {
+	for i, img := range b.Images {
 		if err := checkImage(img); err != nil {
 			return nil, err
+		}
+		if len(b.Request.Platforms) > 0 && !strings.EqualFold(b.Request.Platforms[i], img.Platform) {
+			return nil, fmt.Errorf("%w: an image for %s, not for %s", ErrClaim, img.Platform, b.Request.Platforms[i])
 		}
 		s := Statement{
 			Type: StatementType, PredicateType: PredicateType,
@@ -105,10 +110,16 @@ func checkImage(img request.Image) error {
 
 const platformLetters = "abcdefghijklmnopqrstuvwxyz0123456789_./-"
 
+// unnamed is the destination that a tar has which is given no name, as Kaniko's.
+const unnamed = "docker.io/unset-repo/unset-image-name"
+
 // subjects are the image under all its names.
 func (b Build) subjects(img request.Image) []Subject {
 	var out []Subject
 	for _, name := range b.Request.Destinations {
+		if name == unnamed {
+			continue
+		}
 		out = append(out, Subject{packageURL("docker", name, img.Platform), digestSet(img.Digest)})
 	}
 	if len(out) == 0 {
@@ -197,8 +208,8 @@ func (b Build) hermetic() bool {
 	return known && n.Flows == 0 && n.Shed == 0 && len(b.Built) == 0
 }
 
-// counted: each flow of the roles that have ended is in the audit log, and none
-// was dropped over a limit.
+// counted: each flow of the roles that have ended has a record, and none was
+// dropped over a limit.
 func (b Build) counted() bool {
 	for _, role := range []request.Role{request.RoleFetch, request.RoleBuild} {
 		if n, known := b.Network[role]; !known || n.Recorded != n.Flows || n.Shed != 0 {

@@ -324,6 +324,52 @@ func TestHermetic(t *testing.T) {
 }
 
 // TestIndex: the index and the attestation manifests are BuildKit's in shape.
+// What steps could read of this machine makes a statement incomplete; a Dockerfile
+// in a context that was fetched is not of this machine.
+func TestLocals(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Build)
+		want   string
+	}{
+		"remote":            {func(b *Build) {}, ""},
+		"Dockerfile in it":  {func(b *Build) { b.Request.Dockerfile = "sub/Dockerfile" }, ""},
+		"Dockerfile here":   {func(b *Build) { b.Request.Dockerfile = "/home/user/Dockerfile" }, "dockerfile"},
+		"Dockerfile stdin":  {func(b *Build) { b.Request.Dockerfile = "-" }, "dockerfile"},
+		"kept cache mounts": {func(b *Build) { b.Caches = true }, "caches"},
+	} {
+		b := remote()
+		b.Built, b.Network = nil, map[request.Role]Network{request.RoleFetch: {}, request.RoleBuild: {}}
+		c.change(&b)
+		list, err := Statements(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, l := range list[0].Predicate.BuildDefinition.ExternalParameters.Request.Locals {
+			names = append(names, l.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want || list[0].Predicate.RunDetails.Metadata.Completeness.ResolvedDependencies != (c.want == "") {
+			t.Errorf("%s: locals %q, %+v", name, got, list[0].Predicate.RunDetails.Metadata.Completeness)
+		}
+	}
+}
+
+// A tar without a name has the subject that in-toto gives to what has none, and
+// build cannot say that an image is for another platform than was asked for.
+func TestNamesOfImages(t *testing.T) {
+	b := local()
+	b.Request.Destinations = []string{unnamed}
+	list, err := Statements(b)
+	if err != nil || len(list[0].Subject) != 1 || list[0].Subject[0].Name != "_" {
+		t.Errorf("%v, %v", list, err)
+	}
+	b = remote()
+	b.Images[1].Platform = "windows/amd64"
+	if _, err := Statements(b); !errors.Is(err, ErrClaim) {
+		t.Errorf("a false platform: %v", err)
+	}
+}
+
 func TestIndex(t *testing.T) {
 	b := remote()
 	made := statements(t, b)

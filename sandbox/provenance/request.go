@@ -2,6 +2,7 @@ package provenance
 
 import (
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,8 +108,11 @@ func (b Build) locals() []Local {
 	if r.Context != "" || r.Source.Tar != "" {
 		out = append(out, Local{"context"})
 	}
-	if r.Dockerfile != "" {
+	if r.Dockerfile == "-" || filepath.IsAbs(string(r.Dockerfile)) { // else it lies in the context
 		out = append(out, Local{"dockerfile"})
+	}
+	if b.Caches {
+		out = append(out, Local{"caches"})
 	}
 	for _, c := range r.Contexts {
 		if c.Dir != "" || c.Layout != "" || c.Source.Tar != "" {

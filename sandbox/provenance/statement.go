@@ -170,7 +170,7 @@ type Network struct {
 	Denied       uint64 `json:"denied"`       // of them
 	Shed         uint64 `json:"shed"`         // packets over a limit
 	Destinations int    `json:"destinations"` // addresses with ports
-	Recorded     uint64 `json:"recorded"`     // flows that the audit log has
+	Recorded     uint64 `json:"recorded"`     // flows that have a record
 }
 
 // JSON is the statement as it is stored and signed.
