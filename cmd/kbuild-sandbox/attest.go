@@ -25,7 +25,8 @@ type attester struct {
 	versions map[string]string
 	egress   policy.Egress
 	started  time.Time
-	caches   bool    // there are cache mounts of earlier builds
+	keep     sandbox.Caches
+	filled   bool    // there were kept cache mounts before the build
 	signer   *signer // nil: nothing is signed
 	mask     func(string) string
 
@@ -39,7 +40,7 @@ func (a *app) attester(ctx context.Context, j job, cfg *sandbox.Config) (*attest
 		return nil, nil
 	}
 	t := &attester{
-		mask: a.mask.Text, caches: j.keep.Filled(),
+		mask: a.mask.Text, keep: j.keep, filled: j.keep.Filled(),
 		wanted: j.attest, file: j.out.Provenance, req: j.req, started: time.Now(), egress: cfg.Network.Run,
 		versions: map[string]string{"kbuild-sandbox": versionText(), "gvisor": cfg.Runsc.Version.Text},
 	}
@@ -122,7 +123,9 @@ func (t *attester) build(b sandbox.Built) provenance.Build {
 		Options: provenance.Options{Max: t.wanted.Max, Builder: t.wanted.Builder},
 		Request: t.req, Images: b.Result.Images, Fetched: b.Fetched, Built: b.Result.Materials,
 		Received: func(digest string) bool { _, ok := b.Blobs(digest); return ok },
-		Mask:     t.mask, Caches: t.caches,
+		Mask:     t.mask,
+		// Of a build at the same time there is something at the end only.
+		Caches:  t.filled || t.keep.Filled(),
 		Network: network, Postures: b.Postures, Egress: map[request.Role]policy.Egress{request.RoleBuild: t.egress},
 		InvocationID: rand.Text(), Started: t.started, Finished: time.Now(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, Versions: t.versions,

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -153,10 +152,19 @@ func (a *app) build(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	return a.finish(j, res, proof, time.Since(started))
+}
+
+// finish tells how a build ended, without the values of secrets.
+func (a *app) finish(j job, res request.Result, proof *attester, took time.Duration) error {
+	res, err := a.hidden(res)
+	if err != nil {
+		return err
+	}
 	if err := a.results(j, res, proof); err != nil || j.req.Call != "" {
 		return err
 	}
-	return a.success(j, res, time.Since(started))
+	return a.success(j, res, took)
 }
 
 // results writes the files that report a build.
@@ -224,7 +232,7 @@ func (a *app) success(j job, res request.Result, took time.Duration) error {
 		if err != nil {
 			return err
 		}
-		io.WriteString(a.stderr, a.mask.Text(string(line)))
+		a.stderr.Write(line)
 	} else if j.show.Level >= progress.Normal {
 		fmt.Fprintf(a.stderr, "built %s in %.1fs\n", progress.Clean(res.Digest), took.Seconds())
 	}

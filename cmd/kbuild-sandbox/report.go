@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -38,6 +41,48 @@ type ending struct {
 	Result *request.Result `json:"result,omitempty"`
 	Text   string          `json:"text,omitempty"`
 	Hint   string          `json:"hint,omitempty"`
+}
+
+// hidden is a result without the values of secrets: much of it is what a sandbox
+// says. Failure and Called are masked where they are shown, as text.
+func (a *app) hidden(res request.Result) (request.Result, error) {
+	out := request.Result{Failure: res.Failure, Called: res.Called}
+	res.Failure, res.Called = nil, nil
+	raw, err := json.Marshal(res)
+	if err != nil {
+		return out, fmt.Errorf("result: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var fields any
+	if err := dec.Decode(&fields); err != nil {
+		return out, fmt.Errorf("result: %w", err)
+	}
+	if raw, err = json.Marshal(a.hide(fields)); err != nil {
+		return out, fmt.Errorf("result: %w", err)
+	}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return out, fmt.Errorf("result: %w", err)
+	}
+	return out, nil
+}
+
+// hide masks the strings of a value that was decoded from JSON, but no names of
+// fields, and by themselves, so that what is encoded again is whole.
+func (a *app) hide(v any) any {
+	switch v := v.(type) {
+	case string:
+		return a.mask.Text(v)
+	case []any:
+		for i := range v {
+			v[i] = a.hide(v[i])
+		}
+	case map[string]any:
+		for name := range v {
+			v[name] = a.hide(v[name])
+		}
+	}
+	return v
 }
 
 // report tells a person, or a program, of an error: what is wrong, and apart

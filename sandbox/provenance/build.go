@@ -29,7 +29,7 @@ type Build struct {
 	// Network has the roles whose traffic was counted.
 	Network  map[request.Role]Network
 	Postures []request.RolePosture
-	// Caches: there were cache mounts of earlier builds, which steps could read.
+	// Caches: kept cache mounts were there, which steps could read.
 	Caches bool
 	Egress map[request.Role]policy.Egress
 	// Mask takes values of secrets out of a text, where the user wrote one into a
@@ -71,7 +71,7 @@ func Statements(b Build) ([]Statement, error) {
 		if err := checkImage(img); err != nil {
 			return nil, err
 		}
-		if len(b.Request.Platforms) > 0 && !strings.EqualFold(b.Request.Platforms[i], img.Platform) {
+		if len(b.Request.Platforms) > 0 && b.Request.Platforms[i] != img.Platform {
 			return nil, fmt.Errorf("%w: an image for %s, not for %s", ErrClaim, img.Platform, b.Request.Platforms[i])
 		}
 		s := Statement{
@@ -82,7 +82,7 @@ func Statements(b Build) ([]Statement, error) {
 					BuildType:            BuildType,
 					ExternalParameters:   b.external(deps),
 					InternalParameters:   b.internal(img.Platform, posture),
-					ResolvedDependencies: forPlatform(deps, img.Platform, b.Images),
+					ResolvedDependencies: written(deps),
 				},
 				RunDetails: b.run(),
 			},
@@ -191,11 +191,13 @@ func (b Build) run() Run {
 			StartedOn:    b.Started.UTC(), FinishedOn: b.Finished.UTC(),
 			Completeness: Completeness{
 				Request: b.Max || !b.leavesOut(),
-				// What steps fetched from the network nobody can name.
-				ResolvedDependencies: hermetic && len(b.locals()) == 0,
+				// What steps fetched from the network nobody can name, nor where kept cache
+				// mounts are from.
+				ResolvedDependencies: hermetic && !b.Caches && len(b.locals()) == 0,
 				Network:              b.counted(),
 			},
 			Hermetic: hermetic,
+			Caches:   b.Caches,
 			Network:  network,
 		},
 	}

@@ -14,12 +14,10 @@ import (
 // maxURI bounds the URI of a dependency, in bytes.
 const maxURI = 4096
 
-// dependency is a Dependency before it is known for which image.
+// dependency is a Dependency with its kind.
 type dependency struct {
 	Dependency
-	kind     request.MaterialKind
-	platform string
-	plain    string // URI without platform
+	kind request.MaterialKind
 }
 
 // dependencies are all materials, without repetition, images first. What both
@@ -53,7 +51,7 @@ func (b Build) dependencies() ([]dependency, error) {
 // dependency is one material in SLSA's form. The claims are checked in form:
 // whether they are true only the digest can tell.
 func (b Build) dependency(m request.Material, by request.Role) (dependency, error) {
-	out := dependency{kind: m.Kind, platform: m.Platform}
+	out := dependency{kind: m.Kind}
 	out.Annotations.ReportedBy = by
 	if m.URI == "" || len(m.URI) > maxURI || strings.ContainsFunc(m.URI, func(r rune) bool { return !unicode.IsGraphic(r) }) {
 		return out, fmt.Errorf("%w: URI %.80q", ErrClaim, m.URI)
@@ -70,10 +68,9 @@ func (b Build) dependency(m request.Material, by request.Role) (dependency, erro
 		if local, ok := strings.CutPrefix(ref, "oci-layout://"); ok {
 			kind, ref = "oci", local
 		}
-		out.URI, out.plain = packageURL(kind, redactText(ref), m.Platform), packageURL(kind, redactText(ref), "")
+		out.URI = packageURL(kind, redactText(ref), m.Platform)
 	case request.MaterialGit, request.MaterialHTTP:
 		out.URI = redactURL(m.URI)
-		out.plain = out.URI
 	default:
 		return out, fmt.Errorf("%w: of kind %.20q", ErrClaim, m.Kind)
 	}
@@ -89,26 +86,13 @@ func isCommit(digest string) bool {
 	return ok && isHex(hex, 40)
 }
 
-// forPlatform leaves out the base images that are for other platforms: of those
-// that there are for each platform, only that of this one counts (as BuildKit).
-func forPlatform(deps []dependency, platform string, images []request.Image) []Dependency {
-	there := map[string]map[string]bool{}
+// written are the dependencies as they stand in each statement. Those for other
+// platforms are among them: fetch says for which platform an image was asked, not
+// which of the images that are built is made from it (FROM --platform=...).
+func written(deps []dependency) []Dependency {
+	out := make([]Dependency, 0, len(deps))
 	for _, d := range deps {
-		if d.kind == request.MaterialImage && d.platform != "" {
-			if there[d.plain] == nil {
-				there[d.plain] = map[string]bool{}
-			}
-			there[d.plain][d.platform] = true
-		}
-	}
-	forAll := func(d dependency) bool {
-		return !slices.ContainsFunc(images, func(img request.Image) bool { return !there[d.plain][img.Platform] })
-	}
-	out := []Dependency{}
-	for _, d := range deps {
-		if d.kind != request.MaterialImage || d.platform == platform || !forAll(d) {
-			out = append(out, d.Dependency)
-		}
+		out = append(out, d.Dependency)
 	}
 	return out
 }

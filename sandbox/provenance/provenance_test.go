@@ -323,7 +323,6 @@ func TestHermetic(t *testing.T) {
 	}
 }
 
-// TestIndex: the index and the attestation manifests are BuildKit's in shape.
 // What steps could read of this machine makes a statement incomplete; a Dockerfile
 // in a context that was fetched is not of this machine.
 func TestLocals(t *testing.T) {
@@ -331,11 +330,10 @@ func TestLocals(t *testing.T) {
 		change func(*Build)
 		want   string
 	}{
-		"remote":            {func(b *Build) {}, ""},
-		"Dockerfile in it":  {func(b *Build) { b.Request.Dockerfile = "sub/Dockerfile" }, ""},
-		"Dockerfile here":   {func(b *Build) { b.Request.Dockerfile = "/home/user/Dockerfile" }, "dockerfile"},
-		"Dockerfile stdin":  {func(b *Build) { b.Request.Dockerfile = "-" }, "dockerfile"},
-		"kept cache mounts": {func(b *Build) { b.Caches = true }, "caches"},
+		"remote":           {func(b *Build) {}, ""},
+		"Dockerfile in it": {func(b *Build) { b.Request.Dockerfile = "sub/Dockerfile" }, ""},
+		"Dockerfile here":  {func(b *Build) { b.Request.Dockerfile = "/home/user/Dockerfile" }, "dockerfile"},
+		"Dockerfile stdin": {func(b *Build) { b.Request.Dockerfile = "-" }, "dockerfile"},
 	} {
 		b := remote()
 		b.Built, b.Network = nil, map[request.Role]Network{request.RoleFetch: {}, request.RoleBuild: {}}
@@ -354,6 +352,46 @@ func TestLocals(t *testing.T) {
 	}
 }
 
+// Nobody knows where cache mounts are from that were there: the build had no
+// network, and yet its dependencies are not complete.
+func TestKeptCaches(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		b := remote()
+		b.Built, b.Network = nil, map[request.Role]Network{request.RoleFetch: {}, request.RoleBuild: {}}
+		b.Caches = kept
+		m := statements(t, b)[0].Predicate.RunDetails.Metadata
+		if !m.Hermetic || m.Caches != kept || m.Completeness.ResolvedDependencies == kept {
+			t.Errorf("kept %v: %+v", kept, m)
+		}
+	}
+}
+
+// No image that was fetched is left out, whatever the platform that it is for: a
+// stage of another platform may be copied from.
+func TestOtherPlatforms(t *testing.T) {
+	for name, c := range map[string]struct {
+		targets, fetched []string
+	}{
+		"build platform, not a target":  {[]string{"linux/arm64"}, []string{"linux/amd64", "linux/arm64"}},
+		"build platform, also a target": {[]string{"linux/amd64", "linux/arm64"}, []string{"linux/amd64", "linux/arm64"}},
+		"another by name":               {[]string{"linux/amd64", "linux/arm64"}, []string{"linux/386", "linux/amd64", "linux/arm64"}},
+	} {
+		b := remote()
+		b.Request.Platforms, b.Images, b.Fetched, b.Built = c.targets, nil, nil, nil
+		for i, p := range c.targets {
+			b.Images = append(b.Images, image(string(rune('a'+i)), p))
+		}
+		for _, p := range c.fetched {
+			b.Fetched = append(b.Fetched, request.Material{Kind: request.MaterialImage, URI: "alpine", Platform: p, Digest: digest("b")})
+		}
+		for i, s := range statements(t, b) {
+			if got := s.Predicate.BuildDefinition.ResolvedDependencies; len(got) != len(c.fetched) {
+				t.Errorf("%s: for %s: %+v", name, c.targets[i], got)
+			}
+		}
+	}
+}
+
 // A tar without a name has the subject that in-toto gives to what has none, and
 // build cannot say that an image is for another platform than was asked for.
 func TestNamesOfImages(t *testing.T) {
@@ -363,13 +401,18 @@ func TestNamesOfImages(t *testing.T) {
 	if err != nil || len(list[0].Subject) != 1 || list[0].Subject[0].Name != "_" {
 		t.Errorf("%v, %v", list, err)
 	}
-	b = remote()
-	b.Images[1].Platform = "windows/amd64"
-	if _, err := Statements(b); !errors.Is(err, ErrClaim) {
-		t.Errorf("a false platform: %v", err)
+	for _, claimed := range [][]string{{"linux/amd64", "windows/amd64"}, {"linux/amd64", "linux/arm"}, {"linux/arm/v7", "linux/amd64"}} {
+		b := remote()
+		for i := range b.Images {
+			b.Images[i].Platform = claimed[i]
+		}
+		if _, err := Statements(b); !errors.Is(err, ErrClaim) {
+			t.Errorf("images for %s: %v", claimed, err)
+		}
 	}
 }
 
+// TestIndex: the index and the attestation manifests are BuildKit's in shape.
 func TestIndex(t *testing.T) {
 	b := remote()
 	made := statements(t, b)

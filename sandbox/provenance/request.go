@@ -111,9 +111,6 @@ func (b Build) locals() []Local {
 	if r.Dockerfile == "-" || filepath.IsAbs(string(r.Dockerfile)) { // else it lies in the context
 		out = append(out, Local{"dockerfile"})
 	}
-	if b.Caches {
-		out = append(out, Local{"caches"})
-	}
 	for _, c := range r.Contexts {
 		if c.Dir != "" || c.Layout != "" || c.Source.Tar != "" {
 			out = append(out, Local{c.Name})

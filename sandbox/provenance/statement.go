@@ -153,8 +153,10 @@ type Metadata struct {
 	Completeness Completeness `json:"kbuild_completeness"`
 	// Hermetic: no step, and nothing else in the build's sandbox, reached the
 	// network or tried to.
-	Hermetic bool                     `json:"kbuild_hermetic"`
-	Network  map[request.Role]Network `json:"kbuild_network"`
+	Hermetic bool `json:"kbuild_hermetic"`
+	// Caches: kept cache mounts were there for steps to read.
+	Caches  bool                     `json:"kbuild_caches"`
+	Network map[request.Role]Network `json:"kbuild_network"`
 }
 
 // Completeness says what a statement does not leave out.
@@ -170,7 +172,7 @@ type Network struct {
 	Denied       uint64 `json:"denied"`       // of them
 	Shed         uint64 `json:"shed"`         // packets over a limit
 	Destinations int    `json:"destinations"` // addresses with ports
-	Recorded     uint64 `json:"recorded"`     // flows that have a record
+	Recorded     uint64 `json:"recorded"`     // flows whose record the launcher has taken
 }
 
 // JSON is the statement as it is stored and signed.
