@@ -42,7 +42,8 @@ type Config struct {
 	// WorkDir is the directory in which this run makes its own; it needs room
 	// for everything that the build unpacks and makes.
 	WorkDir string
-	// Quota bounds the workspace, in bytes; 0: what is free, less a margin.
+	// Quota bounds what the run takes of WorkDir's disk, in bytes: the workspaces
+	// of all sandboxes and what the launcher keeps; 0: what is free, less a margin.
 	Quota int64
 	// Limits hold all sandboxes of the run together.
 	Limits Limits
@@ -71,7 +72,8 @@ type Config struct {
 	// image; nil: nothing.
 	Attest func(Built) (Attestation, error)
 
-	hold *hold // set by Run
+	hold *hold // set by Run, as disk is
+	disk *disk
 }
 
 // Outputs are the files that the executor's streams go to. They appear when

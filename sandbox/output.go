@@ -25,8 +25,10 @@ var errOutput = errors.New("output refused")
 type outputs struct {
 	journal *os.File // see stagingName
 	store   *store
-	left    int64    // bytes that may still come
-	made    []string // directories that did not exist, outermost first
+	left    int64       // bytes that may still come
+	full    *SpaceError // why it is no more, where that is a disk; nil: it was asked for
+	disk    *disk       // of the tar
+	made    []string    // directories that did not exist, outermost first
 
 	tar     string // temporary file, or ""
 	tarPath string
@@ -43,6 +45,7 @@ type stream struct {
 	what request.Output
 	f    *os.File
 	w    *bufio.Writer
+	disk *disk // what it takes its room from; nil: too little to count
 	n    int64
 	max  int64
 }
@@ -88,7 +91,7 @@ func (o *outputs) openTar(path string) error {
 	if err != nil {
 		return err
 	}
-	o.tar = f.Name()
+	o.tar, o.disk = f.Name(), o.store.diskOf(dir)
 	return errors.Join(o.note(o.tar), f.Chmod(0o644), f.Close())
 }
 
@@ -115,8 +118,20 @@ func (o *outputs) bound(dir string) error {
 	}
 	if o.left <= 0 || o.left > free-margin {
 		o.left = max(free-margin, 0)
+		o.full = &SpaceError{Dir: dir, Free: free, Output: true}
 	}
 	return nil
+}
+
+// tooMuch is the end of a build whose outputs need more bytes than are left: it
+// is a disk that is too small for them, or else what it says.
+func (o *outputs) tooMuch(need int64, format string, args ...any) error {
+	if o.full != nil {
+		e := *o.full
+		e.Need = margin + min(need, 1<<62)
+		return &e
+	}
+	return fmt.Errorf("%w: "+format, append([]any{errOutput}, args...)...)
 }
 
 // mkdir makes dir and remembers what did not exist.
@@ -173,10 +188,16 @@ func dropIfEmpty(path string) {
 
 // begin opens an output.
 func (o *outputs) begin(what request.Output) (*stream, error) {
-	if what.Size < 0 || what.Size > o.left {
-		return nil, fmt.Errorf("%w: %d bytes announced, %d are left", errOutput, what.Size, o.left)
+	if what.Size < 0 {
+		return nil, fmt.Errorf("%w: %d bytes announced", errOutput, what.Size)
+	}
+	if what.Size > o.left {
+		return nil, o.tooMuch(what.Size, "%d bytes announced, %d are left", what.Size, o.left)
 	}
 	s := &stream{out: o, what: what, max: o.left}
+	if what.Kind == request.OutputTar {
+		s.disk = o.disk
+	}
 	path, err := o.place(what.Kind)
 	if err != nil {
 		return nil, err
@@ -217,7 +238,7 @@ func (o *outputs) keep(digest string) error {
 	case o.blobs[digest]:
 		return nil
 	case size > o.left:
-		return fmt.Errorf("%w: a blob of %d bytes, %d are left", errOutput, size, o.left)
+		return o.tooMuch(size, "a blob of %d bytes, %d are left", size, o.left)
 	}
 	o.left -= size
 	o.blobs[digest] = true
@@ -226,7 +247,13 @@ func (o *outputs) keep(digest string) error {
 
 func (s *stream) write(p []byte) error {
 	if s.n += int64(len(p)); s.n > s.max {
+		if s.what.Kind == request.OutputTar && s.what.Size == 0 {
+			return s.out.tooMuch(s.n, "the tar has more than %d bytes", s.max)
+		}
 		return fmt.Errorf("%w: %s has more than %d bytes", errOutput, s.what.Kind, s.max)
+	}
+	if err := s.disk.take(int64(len(p))); err != nil {
+		return err
 	}
 	s.out.left -= int64(len(p))
 	if _, err := s.w.Write(p); err != nil {

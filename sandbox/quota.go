@@ -16,20 +16,39 @@ const (
 	minQuota = 64 << 20
 )
 
-// SpaceError says that a disk is too full to begin or to go on.
+// SpaceError says that a disk of the host is too full to begin or to go on, or
+// that a run has taken all that it may take of it. All numbers are bytes.
 type SpaceError struct {
 	Dir  string
-	Free int64 // bytes
-	Need int64 // bytes
+	Free int64
+	Need int64
+	// Output: Dir is where an output goes, and not the work directory.
+	Output bool
+	// Limit is what was asked for (--work-size) where that is the bound; 0: it is
+	// not. Work is what the sandboxes' workspaces have of it, Kept the launcher.
+	Limit, Work, Kept int64
 }
 
 func (e *SpaceError) Error() string {
-	return fmt.Sprintf("%s: no space: %d MiB are free, %d MiB are needed", e.Dir, e.Free>>20, e.Need>>20)
+	if e.Limit > 0 {
+		return fmt.Sprintf("%s: no space: the workspaces of the sandboxes take %d MiB and what the launcher keeps of the build %d MiB, %d MiB are allowed: raise --work-size",
+			e.Dir, e.Work>>20, e.Kept>>20, e.Limit>>20)
+	}
+	s := fmt.Sprintf("%s: no space: %d MiB are free on this disk of the host, ", e.Dir, e.Free>>20)
+	if e.Need <= margin {
+		s += fmt.Sprintf("and a build leaves %d MiB to others", e.Need>>20)
+	} else {
+		s += fmt.Sprintf("%d MiB are needed", e.Need>>20)
+	}
+	if e.Output {
+		return s
+	}
+	return s + ": --work-dir names another directory"
 }
 
-// workspaceQuota returns the size of the workspace in bytes: what was asked
+// workspaceQuota returns the size of each workspace in bytes: what was asked
 // for, but never more than the disk has, so that a step finds its disk full
-// before the host does.
+// before the host does. What all of them take together is watched, see disk.
 func workspaceQuota(c Config) (int64, error) {
 	free, err := freeSpace(c.WorkDir)
 	if err != nil {
@@ -38,7 +57,9 @@ func workspaceQuota(c Config) (int64, error) {
 	if free < margin+minQuota {
 		return 0, &SpaceError{Dir: c.WorkDir, Free: free, Need: margin + minQuota}
 	}
-	if q := free - margin; c.Quota <= 0 || c.Quota > q {
+	q := free - margin
+	q -= min(q/8, margin) // the launcher keeps something beside it
+	if c.Quota <= 0 || c.Quota > q {
 		return q, nil
 	}
 	return c.Quota, nil

@@ -66,6 +66,10 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 // inside makes the run's directory ready and runs the roles.
 func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 	c := &b.c
+	c.disk = &disk{dir: c.WorkDir, limit: c.Quota}
+	if c.Stdin != nil {
+		c.Stdin = counted{c.Stdin, c.disk}
+	}
 	if err := takeStdin(ctx, *c, b.home); err != nil {
 		return res, err
 	}
@@ -78,6 +82,7 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 	if b.store, err = openStore(b.home.store); err != nil {
 		return res, err
 	}
+	b.store.disk = c.disk
 	if b.out, err = openOutputs(c.Outputs, b.home.dir, b.store); err != nil {
 		return res, err
 	}
@@ -87,6 +92,8 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 	}
 	c.Network = b.tally.watch(c.Network)
 	b.events = newNumbering(c.Sink)
+	ctx, stop := c.disk.guard(ctx)
+	defer stop()
 	res, err = b.run(ctx)
 	b.caches.trim()
 	if err != nil || res.Failure != nil || c.Request.Call != "" {
@@ -124,9 +131,12 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, with conversati
 	c.Sink = p.gate.follow(c.Sink)
 	s := newSession(p.conn, c, with, func(inside request.Posture) (request.RolePosture, error) {
 		found, err := p.walls.check(inside)
-		return found, errors.Join(err, dropNames(l.work))
+		return found, errors.Join(err, c.disk.open(l.role, l.work), dropNames(l.work))
 	})
+	defer c.disk.close(l.role)
+	defer killWhenFull(ctx, l.state)()
 	res, err := s.serve(ctx)
+	err = c.disk.blame(ctx, err)
 	grace := exitGrace
 	if err != nil {
 		grace = 0

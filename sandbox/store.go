@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -23,8 +25,6 @@ const (
 	maxBlobs    = 8192
 	maxIndex    = 4 << 20 // bytes of index.json, and of sources.json
 	maxContexts = 1000
-	// spaceStep is after how many bytes the free space is looked at again.
-	spaceStep = 64 << 20
 )
 
 // digestForm is a digest as the launcher takes one; the hex part becomes a file
@@ -39,7 +39,8 @@ var contextForm = regexp.MustCompile(`^(` + request.FetchedDockerfile + `|` + re
 // push see it read-only. A blob has its name from the digest that the launcher
 // itself has computed.
 type store struct {
-	dir string
+	dir  string
+	disk *disk // what it takes its room from
 
 	mu       sync.Mutex
 	blobs    map[string]int64 // bytes by hex digest
@@ -57,7 +58,7 @@ func openStore(dir string) (*store, error) {
 	if err := os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(layoutVersion), 0o644); err != nil {
 		return nil, fmt.Errorf("make store: %w", err)
 	}
-	return &store{dir: dir, blobs: map[string]int64{}, contexts: map[string]bool{}, has: map[request.OutputKind]bool{}}, nil
+	return &store{dir: dir, disk: &disk{dir: dir}, blobs: map[string]int64{}, contexts: map[string]bool{}, has: map[request.OutputKind]bool{}}, nil
 }
 
 // layoutVersion is the content of oci-layout (image-spec, image-layout.md).
@@ -122,7 +123,21 @@ func (s *store) begin(what request.Output) (*stored, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	in.f, in.w = f, bufio.NewWriterSize(f, 256<<10)
-	return in, in.checkSpace(what.Size)
+	if err := s.disk.fits(what.Size); err != nil {
+		in.discard()
+		return nil, err
+	}
+	return in, nil
+}
+
+// diskOf is what something in dir takes its room from: the run's, if it lies on the
+// same file system, else that of another one.
+func (s *store) diskOf(dir string) *disk {
+	var here, there unix.Stat_t
+	if s != nil && unix.Stat(s.dir, &here) == nil && unix.Stat(dir, &there) == nil && here.Dev == there.Dev {
+		return s.disk
+	}
+	return &disk{dir: dir, output: true}
 }
 
 // link gives a stored blob a second name, of which it is a copy where the two
@@ -131,6 +146,10 @@ func (s *store) link(digest, to string) error {
 	err := os.Link(s.path(digest), to)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
+	}
+	size, _ := s.size(digest)
+	if err := s.diskOf(filepath.Dir(to)).fits(size); err != nil {
+		return err
 	}
 	return copyFile(s.path(digest), to)
 }
@@ -144,7 +163,7 @@ type stored struct {
 	sum   hash.Hash
 	n     int64
 	max   int64 // 0: what the disk has
-	seen  int64 // n when the free space was last looked at
+	taken int64 // of the disk
 }
 
 func (in *stored) digest() string { return "sha256:" + hex.EncodeToString(in.sum.Sum(nil)) }
@@ -154,29 +173,15 @@ func (in *stored) write(p []byte) error {
 	if in.max > 0 && in.n > in.max {
 		return fmt.Errorf("%w: %s has more than %d bytes", errOutput, in.what.Kind, in.max)
 	}
-	if in.n-in.seen > spaceStep {
-		in.seen = in.n
-		if err := in.checkSpace(0); err != nil {
-			return err
-		}
+	if err := in.store.disk.take(int64(len(p))); err != nil {
+		return err
 	}
+	in.taken += int64(len(p))
 	in.sum.Write(p)
 	if _, err := in.w.Write(p); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil
-}
-
-// checkSpace leaves the margin of the disk to everybody else.
-func (in *stored) checkSpace(more int64) error {
-	free, err := freeSpace(in.store.dir)
-	if err == nil && free-more < margin {
-		err = &SpaceError{Dir: in.store.dir, Free: free, Need: margin + more}
-	}
-	if err != nil {
-		in.discard()
-	}
-	return err
 }
 
 // end checks what came and gives it its name.
@@ -222,6 +227,9 @@ func (in *stored) place(e request.OutputEnd) (string, error) {
 		}
 	}
 	in.store.mu.Lock()
+	if old, ok := in.store.blobs[strings.TrimPrefix(got, "sha256:")]; ok {
+		in.store.disk.give(old) // it takes the other's place
+	}
 	in.store.blobs[strings.TrimPrefix(got, "sha256:")] = in.n
 	in.store.mu.Unlock()
 	return in.store.path(got), nil
@@ -238,6 +246,8 @@ func (s *store) forget(what request.Output) {
 func (in *stored) discard() {
 	in.f.Close()
 	os.Remove(in.f.Name())
+	in.store.disk.give(in.taken)
+	in.taken = 0
 }
 
 func copyFile(from, to string) error {

@@ -65,7 +65,7 @@ func RegisterMachine(fs *pflag.FlagSet) *Machine {
 	fs.Var(countValue{&m.CPUPeriod}, "cpu-period", "see --cpu-quota, in `microseconds` (default 100000)")
 	fs.Var(countValue{&m.CPUShares}, "cpu-shares", "`weight` against other groups when CPUs are scarce; 1024 is usual")
 	fs.StringVar(&m.CgroupParent, "cgroup-parent", "", "make the build's control group below this one, a `path` that is there (default: this process's own)")
-	fs.Var(sizeValue{&m.WorkSize}, "work-size", "room for everything that a build unpacks and makes, a `size` (default: what the disk has, less a margin)")
+	fs.Var(sizeValue{&m.WorkSize}, "work-size", "room in --work-dir for the files of all steps and sandboxes, what is fetched and outputs on the same disk together, a `size` (default: what is free, less 256 MiB, which always stay free)")
 	group(fs, groupLimits, "memory", "memory-swap", "cpus", "cpu-quota", "cpu-period", "cpu-shares", "cgroup-parent", "work-size")
 	return m
 }

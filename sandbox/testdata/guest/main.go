@@ -78,7 +78,7 @@ func main() {
 		"panic": func() { g.hello(); panic("guest \x1b[31mpanics") }, "exit": func() { g.hello(); os.Exit(7) },
 		"bad": g.bad, "fill": g.fill, "fail": g.fail, "liar": g.liar, "flood": g.flood, "early": func() { panic("at once") },
 		"oldposture": g.oldPosture, "hold": g.hold, "rude": g.rude, "stillborn": g.stillborn, "cache": g.cache, "walk": g.walk,
-		"tags": g.tags, "early2": g.nothing, "ready": g.ready, "forge": g.forge, "give": g.give, "find": g.find, "pushed": g.pushed, "claim": g.claim,
+		"tags": g.tags, "early2": g.nothing, "ready": g.ready, "forge": g.forge, "give": g.give, "find": g.find, "pushed": g.pushed, "claim": g.claim, "pour": g.pour,
 	}
 	do, ok := acts[g.arg[0]]
 	if !ok {
