@@ -89,10 +89,10 @@ func TestOutputIsCutOutside(t *testing.T) {
 	var got keptEvents
 	c := Config{Sink: &got, Request: request.Build{Limits: request.Limits{Log: 1000}}}
 	_, l := c.limited(t.Context())
-	defer l.stop()
 	for range 1000 {
 		c.Sink.Emit(request.Event{Kind: request.EventLog, Step: 1, Data: bytes.Repeat([]byte("x"), 1000)})
 	}
+	l.stop() // all is passed on
 	n := 0
 	for _, e := range got {
 		n += len(e.Data)
