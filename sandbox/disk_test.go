@@ -85,9 +85,12 @@ func TestMarginStays(t *testing.T) {
 			smallDisk(t, dir, 700)
 			least := leastFree(t, dir)
 			res, _, err := run(t, j, acting(tt.act))
-			// What is written between two looks is little.
-			if free := least(); free < margin>>20-32 {
-				t.Errorf("%d MiB were left to others", free)
+			// Until the sandboxes are dead they write on: on a machine that is busy, to
+			// a disk that is memory, some ten MiB.
+			free := least()
+			t.Log(free, "MiB were left to others")
+			if free < margin>>20/2 {
+				t.Error("that is too little")
 			}
 			var space *SpaceError
 			if !errors.As(err, &space) || space.Dir != dir || space.Limit != 0 || res.Failure != nil {
