@@ -163,12 +163,12 @@ type keychain struct {
 func (c keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	target, ok := r.(registry.Target)
 	if !ok {
-		return nil, fmt.Errorf("credential for %s: asked in an unknown form %T", r, r)
+		return nil, fmt.Errorf("asked for %s in an unknown form %T", r, r)
 	}
 	scope := cmp.Or(c.always, target.Scope)
 	a, err := c.ask(context.Background(), request.Ask{Host: target.Host, Repository: target.Repository, Scope: scope})
 	if err != nil {
-		return nil, fmt.Errorf("credential for %s: %w", target.Host, err)
+		return nil, err // registry says for which host
 	}
 	auth := authn.AuthConfig{
 		Username: a.Username, Password: a.Password,

@@ -22,7 +22,8 @@ type Attest struct {
 	key        string
 	builder    string
 
-	wanted Attestation
+	wanted   Attestation
+	attaches string // the flag that asks for it, with its dashes
 }
 
 // Attestation is what is wanted of it.
@@ -85,7 +86,7 @@ func (b *Build) attestation(r *request.Build, from From) error {
 	if w.Key, err = a.keyFile(from); err != nil {
 		return err
 	}
-	if err := w.fits(r); err != nil {
+	if err := w.fits(r, a.attaches); err != nil {
 		return err
 	}
 	if w.Attach {
@@ -97,13 +98,13 @@ func (b *Build) attestation(r *request.Build, from From) error {
 	return nil
 }
 
-// fits refuses what there is no place for.
-func (w Attestation) fits(r *request.Build) error {
+// fits refuses what there is no place for; flag is the one that attaches.
+func (w Attestation) fits(r *request.Build, flag string) error {
 	switch pushes := !r.NoPush && len(r.Destinations) > 0; {
 	case w.Attach && r.Format == "docker":
-		return usagef("use --image-format=oci", "--attest cannot be used with --image-format=docker: Docker's format has no place for provenance")
+		return usagef("use --image-format=oci", "%s cannot be used with --image-format=docker: Docker's format has no place for provenance", flag)
 	case w.Attach && r.Tar:
-		return usagef("use --oci-layout-path, or --provenance-file instead of --attest", "--attest cannot be used with --tar-path: a docker-save tar has no place for provenance")
+		return usagef("use --oci-layout-path, or --provenance-file instead of "+flag, "%s cannot be used with --tar-path: a docker-save tar has no place for provenance", flag)
 	case w.Key != "" && !pushes && w.File == "":
 		return usagef("name a file with --provenance-file", "--sign-key: nothing is pushed, and there is no file for the signed provenance")
 	case w.Builder != "" && !w.Wanted():
@@ -133,9 +134,15 @@ func (a *Attest) keyFile(from From) (string, error) {
 	return path, nil
 }
 
+// written is one attestation, with the flag that it stands behind.
+type written struct{ flag, text string }
+
 // types takes --attest, --provenance and --sbom, each type once.
 func (a *Attest) types(w *Attestation) error {
-	given := a.given
+	var given []written
+	for _, text := range a.given {
+		given = append(given, written{"--attest", text})
+	}
 	for _, short := range []struct{ kind, value string }{{"provenance", a.provenance}, {"sbom", a.sbom}} {
 		if short.value == "" {
 			continue
@@ -144,30 +151,41 @@ func (a *Attest) types(w *Attestation) error {
 		if on, err := strconv.ParseBool(short.value); err == nil {
 			attrs = "type=" + short.kind + ",disabled=" + strconv.FormatBool(!on)
 		}
-		given = append(given, attrs)
+		given = append(given, written{"--" + short.kind, attrs})
 	}
 	seen := map[string]bool{}
-	for _, text := range given {
-		t, err := attestType(text)
+	for _, g := range given {
+		t, err := g.parse()
 		if err != nil {
 			return err
 		}
 		if seen[t.kind] {
-			return usagef("", "--attest: type=%s is given twice", t.kind)
+			return usagef("", "%s: type=%s is given twice", g.flag, t.kind)
 		}
 		seen[t.kind] = true
 		if t.disabled || t.kind == "" {
 			continue
 		}
 		if t.kind == "sbom" {
-			return usagef(noSBOM, "--attest: type=sbom: not supported")
+			return usagef(noSBOM, "%s: type=sbom: not supported", g.flag)
 		}
-		w.Attach, w.Max = true, t.max
+		w.Attach, w.Max, a.attaches = true, t.max, g.flag
 		if t.builder != "" {
 			w.Builder = t.builder
 		}
 	}
 	return nil
+}
+
+// hint is how the flag is written.
+func (g written) hint(field string) string {
+	switch {
+	case g.flag == "--attest":
+		return attestHint
+	case field == "min", field == "max":
+		return "write --provenance=mode=" + field
+	}
+	return "for example " + g.flag + "=false"
 }
 
 // attested is one --attest.
@@ -178,31 +196,31 @@ type attested struct {
 	builder  string
 }
 
-func attestType(text string) (attested, error) {
+func (g written) parse() (attested, error) {
 	t := attested{max: true} // as BuildKit, where it is asked for
-	if text == "" {          // an unset variable of a CI job
+	if g.text == "" {        // an unset variable of a CI job
 		return t, nil
 	}
-	fields, err := csv.NewReader(strings.NewReader(text)).Read()
+	fields, err := csv.NewReader(strings.NewReader(g.text)).Read()
 	if err != nil {
-		return t, usagef(attestHint, "--attest: %q: want type=TYPE[,KEY=VALUE...]", text)
+		return t, usagef(g.hint(""), "%s: %q: want type=TYPE[,KEY=VALUE...]", g.flag, g.text)
 	}
 	for _, f := range fields {
 		key, value, ok := strings.Cut(f, "=")
 		if !ok {
-			return t, usagef(attestHint, "--attest: %q: want KEY=VALUE", f)
+			return t, usagef(g.hint(f), "%s: %q: want KEY=VALUE", g.flag, f)
 		}
 		if err := t.set(strings.ToLower(strings.TrimSpace(key)), value); err != nil {
-			return t, usagef(attestHint, "--attest: %s=%s: %s", key, value, err)
+			return t, usagef(g.hint(""), "%s: %s=%s: %s", g.flag, key, value, err)
 		}
 	}
 	switch t.kind {
 	case "provenance", "sbom":
 		return t, nil
 	case "":
-		return t, usagef(attestHint, "--attest: %q: type is missing", text)
+		return t, usagef(attestHint, "%s: %q: type is missing", g.flag, g.text)
 	}
-	return t, usagef(attestHint, "--attest: type=%s: unknown: want provenance", t.kind)
+	return t, usagef(attestHint, "%s: type=%s: unknown: want provenance", g.flag, t.kind)
 }
 
 // set takes one attribute; what is left of them are those of BuildKit's

@@ -76,16 +76,18 @@ func TestAttestErrors(t *testing.T) {
 		"-d a --attest type=vex":                              "--attest: type=vex: unknown: want provenance",
 		"-d a --attest type=sbom":                             "--attest: type=sbom: not supported",
 		"-d a --attest type=sbom,generator=x":                 "--attest: type=sbom: not supported",
-		"-d a --sbom=true":                                    "--attest: type=sbom: not supported",
-		"-d a --sbom=generator=x":                             "--attest: type=sbom: not supported",
+		"-d a --sbom=true":                                    "--sbom: type=sbom: not supported",
+		"-d a --sbom=generator=x":                             "--sbom: type=sbom: not supported",
 		"-d a --attest type=provenance,mode=full":             "--attest: mode=full: want min or max",
 		"-d a --attest type=provenance,version=v0.2":          "--attest: version=v0.2: not supported: want v1",
 		"-d a --attest type=provenance,filename=x":            "--attest: filename=x: not supported: use --provenance-file",
 		"-d a --attest type=provenance,reproducible=true":     "--attest: reproducible=true: not supported: nobody here can know it; build twice and compare the digests",
 		"-d a --attest type=provenance,disabled=perhaps":      "--attest: disabled=perhaps: want true or false",
 		"-d a --attest type=provenance,generator=x":           "--attest: generator=x: unknown attribute",
-		"-d a --attest type=provenance --provenance=mode=max": "--attest: type=provenance is given twice",
-		"-d a --provenance=max":                               `--attest: "max": want KEY=VALUE`,
+		"-d a --attest type=provenance --provenance=mode=max": "--provenance: type=provenance is given twice",
+		"-d a --provenance=max":                               `--provenance: "max": want KEY=VALUE`,
+		"-d a --provenance=true --tar-path x":                 "--provenance cannot be used with --tar-path: a docker-save tar has no place for provenance",
+		"-d a --provenance=true --image-format=docker":        "--provenance cannot be used with --image-format=docker: Docker's format has no place for provenance",
 		"-d a --attest type=provenance --image-format=docker": "--attest cannot be used with --image-format=docker: Docker's format has no place for provenance",
 		"-d a --attest type=provenance --tar-path x":          "--attest cannot be used with --tar-path: a docker-save tar has no place for provenance",
 		"-d a --builder-id https://b":                         "--builder-id: no provenance is wanted",
@@ -98,6 +100,9 @@ func TestAttestErrors(t *testing.T) {
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", line, err, want)
 		}
+	}
+	if _, _, _, err := attesting(t, "-d a --provenance=max"); err.(*Error).Hint != "write --provenance=mode=max" {
+		t.Errorf("hint %q", err.(*Error).Hint)
 	}
 	for _, line := range []string{"-d a --sign-key nowhere.pem", "-d a --sign-key /"} {
 		if _, _, _, err := attesting(t, line); err == nil || !strings.HasPrefix(err.Error(), "--sign-key: ") {

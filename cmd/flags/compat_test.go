@@ -140,7 +140,7 @@ func TestNeedlessFlags(t *testing.T) {
 			other = "false"
 		}
 		b, _, _ := build(t, "--no-push --"+n.name+"="+other+" --"+n.name+"="+other)
-		if want := []string{"--" + n.name + " is not needed: " + n.says}; !slices.Equal(b.Warnings(), want) {
+		if want := []string{"--" + n.name + " has no effect: " + n.says}; !slices.Equal(b.Warnings(), want) {
 			t.Errorf("--%s: %q, want %q", n.name, b.Warnings(), want)
 		}
 	}

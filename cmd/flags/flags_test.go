@@ -82,6 +82,9 @@ func TestRequest(t *testing.T) {
 	}{
 		{"destinations and tags in order, no comma rule", "-d a/b:1 --destination=c,d -t e", nil, nil},
 		{"one destination", "-d a/b:1", nil, func(r *request.Build) { r.Destinations = []string{"a/b:1"} }},
+		{"upper case outside of the repository", "-d Reg.Example:5000/a-b/c_d:V1.0 -d [::1]:5000/a -d localhost/x:A", nil, func(r *request.Build) {
+			r.Destinations = []string{"Reg.Example:5000/a-b/c_d:V1.0", "[::1]:5000/a", "localhost/x:A"}
+		}},
 		{"tag is destination", "-d a -t b --tag c --destination=d", nil, func(r *request.Build) { r.Destinations = []string{"a", "b", "c", "d"} }},
 		{"no push", "--no-push", nil, func(r *request.Build) { r.NoPush = true }},
 		{"no push from the environment", "", map[string]string{"KANIKO_NO_PUSH": "true"}, func(r *request.Build) { r.NoPush = true }},
@@ -195,6 +198,10 @@ func TestUsageErrors(t *testing.T) {
 		"-d a@sha256:00",
 		"--destination=",
 		"-d x;y",
+		"-d Foo/Bar",
+		"-d reg.example/team/App:1",
+		"-d reg.example/a:b:c",
+		"-d reg.example/",
 		"--no-push --build-arg =x",
 		"--no-push --target a,b",
 		"--no-push --target a --target b",

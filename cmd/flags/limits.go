@@ -22,7 +22,7 @@ func (b *Build) registerLimits() {
 	fs, l := b.set, &b.limits
 	fs.Var(durationValue{&l.timeout}, "timeout", "end the build after this `time`, such as 30m or 1h30m; status 124")
 	fs.Var(durationValue{&l.step}, "step-timeout", "end a RUN, COPY or ADD after this `time`, which fails the build; status 124")
-	fs.Var(countValue{&l.pids}, "pids-limit", "processes and threads that all RUN steps may have at once, a `number` (default "+strconv.Itoa(request.DefaultPIDs)+")")
+	fs.Var(countValue{&l.pids}, "pids-limit", "processes and threads that all RUN steps may have at once, a `number` (default "+strconv.Itoa(request.DefaultPIDs)+"); where it is given, a launcher needs a control group")
 	fs.Var(sizeValue{&l.log}, "log-limit", "show this much of the output of each step, a `size` (default 16m)")
 	group(fs, groupLimits, "timeout", "step-timeout", "pids-limit", "log-limit")
 }

@@ -1,10 +1,12 @@
 package flags
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -44,18 +46,33 @@ func (n *Network) Policy() (e policy.Egress, err error) {
 	for _, text := range n.allow {
 		rules, err := policy.ParseAllow(text)
 		if err != nil {
-			return e, usagef("a name, an address or a prefix such as 10.1.0.0/16, each with or without :port", "--allow-net: %s", err)
+			return e, badRule("--allow-net", text, err, "a name, an address or a prefix such as 10.1.0.0/16, each with or without :port")
 		}
 		e.Allow = append(e.Allow, rules...)
 	}
 	for _, text := range n.deny {
 		rules, err := policy.ParseDeny(text)
 		if err != nil {
-			return e, usagef("a name, an address or a prefix such as 10.1.0.0/16", "--deny-net: %s", err)
+			return e, badRule("--deny-net", text, err, "a name, an address or a prefix such as 10.1.0.0/16")
 		}
 		e.Deny = append(e.Deny, rules...)
 	}
 	return e, nil
+}
+
+// badRule says what is wrong with a rule that policy does not take; of what people
+// get wrong most the parser's own words say little.
+func badRule(flag, text string, err error, hint string) error {
+	scheme, _, isURL := strings.Cut(text, "://")
+	switch {
+	case text == "":
+		return usagef("a CI variable may be unset", "%s: empty", flag)
+	case isURL:
+		return usagef("leave "+scheme+":// and the path out: HOST or HOST:PORT", "%s: a URL is no network rule", flag)
+	case strings.Contains(text, ","):
+		return usagef("repeat the flag for several", "%s: %q: one network rule at a time", flag, text)
+	}
+	return usagef(hint, "%s: %s", flag, err)
 }
 
 // AuditLog is the file of --audit-log as an absolute path, or empty. No link of
@@ -74,16 +91,55 @@ func (n *Network) AuditLog(dir, context string) (string, error) {
 }
 
 // Proxy is what the environment says of proxies. Names in upper case go first;
-// HTTP_PROXY and HTTPS_PROXY are for URLs of that kind.
-func Proxy(env func(string) (string, bool)) request.Proxy {
-	get := func(name string) string {
+// HTTP_PROXY and HTTPS_PROXY are for URLs of that kind. A proxy that cannot be
+// understood is an error: Go's client would go past it, without a word.
+func Proxy(env func(string) (string, bool)) (p request.Proxy, err error) {
+	get := func(name string) (at, value string) {
 		if v, _ := env(name); v != "" {
-			return v
+			return name, v
 		}
 		v, _ := env(strings.ToLower(name))
-		return v
+		return strings.ToLower(name), v
 	}
-	return request.Proxy{HTTP: get("HTTP_PROXY"), HTTPS: get("HTTPS_PROXY"), No: get("NO_PROXY")}
+	_, p.No = get("NO_PROXY")
+	for _, v := range []struct {
+		name string
+		to   *string
+	}{{"HTTP_PROXY", &p.HTTP}, {"HTTPS_PROXY", &p.HTTPS}} {
+		at, value := get(v.name)
+		if *v.to = value; value != "" && !isProxy(value) {
+			return p, usagef("for example http://proxy.example.com:3128", "%s: %q is no URL of a proxy", at, withoutUser(value))
+		}
+	}
+	return p, nil
+}
+
+// isProxy tells whether Go's client takes text for a proxy: a URL, or host:port.
+func isProxy(text string) bool {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return false
+	}
+	_, err = strconv.ParseUint(cmp.Or(u.Port(), "1"), 10, 16)
+	return err == nil
+}
+
+// withoutUser hides what stands before the host of a URL, even of a broken one.
+func withoutUser(text string) string {
+	at := strings.LastIndexByte(text, '@')
+	if at < 0 {
+		return text
+	}
+	scheme, _, ok := strings.Cut(text[:at], "://")
+	if ok {
+		scheme += "://"
+	} else {
+		scheme = ""
+	}
+	return scheme + "xxxxx" + text[at:]
 }
 
 // Named are the places that a command line names: registries that are pushed

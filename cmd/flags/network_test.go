@@ -1,6 +1,7 @@
 package flags
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -66,13 +67,17 @@ func TestNamed(t *testing.T) {
 func TestPolicyFlags(t *testing.T) {
 	for _, c := range []struct {
 		args string
-		want string // of the policy, or a part of the error
+		want string // of the policy, or a part of the error and its hint
 	}{
 		{"", "default 0 0"},
 		{"--net none --deny-net example.com", "none 0 1"},
 		{"--net=allowlist --allow-net a.example:443 --allow-net localhost:1", "allowlist 3 0"},
 		{"--net none --allow-net a.example", "--allow-net cannot be used with --net=none"},
-		{"--allow-net http://a.example", "--allow-net: network rule"},
+		{"--allow-net http://a.example", "--allow-net: a URL is no network rule; leave http:// and the path out"},
+		{"--allow-net 127.1", "--allow-net: network rule"},
+		{"--allow-net a,b", "one network rule at a time; repeat the flag"},
+		{"--allow-net=", "--allow-net: empty; a CI variable may be unset"},
+		{"--deny-net=", "--deny-net: empty; a CI variable may be unset"},
 		{"--deny-net a.example:443", "a name is denied with all its ports"},
 		{"--net host", "want one of none, default, allowlist"},
 	} {
@@ -83,6 +88,10 @@ func TestPolicyFlags(t *testing.T) {
 		if err == nil {
 			e, perr := n.Policy()
 			got, err = fmt.Sprintf("%v %d %d", e.Mode, len(e.Allow), len(e.Deny)), perr
+			var known *Error
+			if errors.As(perr, &known) {
+				err = fmt.Errorf("%w; %s", perr, known.Hint)
+			}
 		}
 		if err != nil && !strings.Contains(err.Error(), c.want) || err == nil && got != c.want {
 			t.Errorf("%s: %s, %v, want %s", c.args, got, err, c.want)
@@ -134,8 +143,33 @@ func TestHostGateway(t *testing.T) {
 // Names of variables in upper case go before those in lower case.
 func TestProxy(t *testing.T) {
 	env := map[string]string{"http_proxy": "a", "HTTP_PROXY": "b", "https_proxy": "c", "NO_PROXY": "", "no_proxy": "d"}
-	got := Proxy(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
-	if want := (request.Proxy{HTTP: "b", HTTPS: "c", No: "d"}); got != want {
-		t.Errorf("%+v, want %+v", got, want)
+	get := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	got, err := Proxy(get)
+	if want := (request.Proxy{HTTP: "b", HTTPS: "c", No: "d"}); got != want || err != nil {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	for value, want := range map[string]string{
+		"":                                   "",
+		"proxy:3128":                         "",
+		"http://user:pw@proxy":               "",
+		"https://[::1]:3128/":                "",
+		"socks5://127.0.0.1:1080":            "",
+		":::bad":                             `":::bad"`,
+		"http://":                            `"http://"`,
+		"ftp://proxy":                        `"ftp://proxy"`,
+		"http://proxy corp:23599":            `"http://proxy corp:23599"`,
+		"http://127.0.0.1:2359x":             `"http://127.0.0.1:2359x"`,
+		"http://127.0.0.1:99999":             `"http://127.0.0.1:99999"`,
+		"http://user:hun/t@er2@127.0.0.1:1x": `"http://xxxxx@127.0.0.1:1x"`,
+		"user:hunter2@127.0.0.1:1x":          `"xxxxx@127.0.0.1:1x"`,
+	} {
+		for _, name := range []string{"HTTP_PROXY", "https_proxy"} {
+			clear(env)
+			env[name] = value
+			_, err := Proxy(get)
+			if want == "" && err != nil || want != "" && (err == nil || err.Error() != name+": "+want+" is no URL of a proxy" || err.(*Error).Input) {
+				t.Errorf("%s=%s: %v, want %s", name, value, err, want)
+			}
+		}
 	}
 }

@@ -22,6 +22,7 @@ const (
 	noLayerCache = "there is no layer cache yet: every step runs"
 	ownFiles     = "a build never touches the files around it"
 	noScan       = "what a step changed is known, nothing is scanned"
+	ownLayers    = "the image gets a layer for each step that changes a file"
 	noDaemon     = "there is no daemon: this machine builds"
 )
 
@@ -44,7 +45,7 @@ func needlessFlags() []needless {
 		{"no-push-cache", true, "false", noLayerCache},
 		{"pre-cleanup", true, "false", ownFiles},
 		{"preserve-context", true, "false", ownFiles},
-		{"single-snapshot", true, "false", "each step makes a layer of its own, with the same files"},
+		{"single-snapshot", true, "false", ownLayers},
 		{"skip-unused-stages", true, "true", "stages that the target does not need are never built"},
 		{"snapshot-mode", false, "", noScan},
 		{"snapshotMode", false, "", noScan},
@@ -56,7 +57,7 @@ func needlessFlags() []needless {
 		{"cache-to", false, "", noLayerCache},
 		{"compress", true, "false", noDaemon},
 		{"force-rm", true, "true", "a step leaves nothing behind"},
-		{"layers", true, "true", "each step makes a layer of its own"},
+		{"layers", true, "true", ownLayers},
 		{"rm", true, "true", "a step leaves nothing behind"},
 	}
 }
@@ -103,7 +104,7 @@ func (b *Build) Warnings() []string {
 	for _, n := range b.compat.ignored {
 		if !seen[n.name] {
 			seen[n.name] = true
-			lines = append(lines, fmt.Sprintf("--%s is not needed: %s", n.name, n.text))
+			lines = append(lines, fmt.Sprintf("--%s has no effect: %s", n.name, n.text))
 		}
 	}
 	return lines

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -73,10 +75,16 @@ func laidOut(r *request.Build, named, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := readable(real); err != nil {
+		return &Error{Msg: "Dockerfile " + named + ": " + err.Error(), Input: true, Class: request.ClassParse, err: err}
+	}
 	r.Dockerfile = request.GuestPath(real)
 	r.Ignore, err = ignoreFile(string(r.Context), named)
 	return err
 }
+
+// readable says why a file cannot be read, without reading it.
+func readable(path string) error { return unix.Access(path, unix.R_OK) }
 
 // findDockerfile is the first place that has the Dockerfile; see the package's
 // comment for the order.
@@ -165,7 +173,13 @@ func ignoreFile(dir, dockerfile string) (request.GuestPath, error) {
 			return "", inputf("", "ignore file %s: not a regular file", path)
 		}
 		real, err := contained(path, dir)
-		return request.GuestPath(real), err
+		if err != nil {
+			return "", err
+		}
+		if err := readable(real); err != nil {
+			return "", inputf("", "ignore file %s: %s", path, err)
+		}
+		return request.GuestPath(real), nil
 	}
 	return "", nil
 }

@@ -1,6 +1,7 @@
 package flags
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -97,5 +98,23 @@ func TestPaths(t *testing.T) {
 					got.Context, got.Dockerfile, got.Ignore, tt.context, tt.dockerfile, tt.ignore, cwd)
 			}
 		})
+	}
+}
+
+// What cannot be read is told before anything starts.
+func TestUnreadable(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root reads everything")
+	}
+	dir := tree(t, map[string]string{"a/Dockerfile": "x", "b/Dockerfile": "x", "b/.dockerignore": "y"})
+	for path, want := range map[string]string{"a/Dockerfile": "Dockerfile ", "b/.dockerignore": "ignore file "} {
+		path = filepath.Join(dir, path)
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := parse(t, dir, nil, "--no-push "+filepath.Dir(path))
+		if e, ok := err.(*Error); !ok || !e.Input || e.Msg != want+path+": permission denied" {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

@@ -129,8 +129,21 @@ func checkDestination(d string) error {
 		return usagef("repeat the flag for several destinations", "--destination: %q: not a reference", d)
 	case strings.Trim(d, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:[]") != "":
 		return usagef("", "--destination: %q: not a reference", d)
+	case !isRepository(d):
+		return usagef("", "--destination: %q: not a reference: a repository has lower case letters, digits and ._-/ only", d)
 	}
 	return nil
+}
+
+// isRepository looks at what stands between the registry and the tag of a
+// reference.
+func isRepository(ref string) bool {
+	first, name, more := strings.Cut(ref, "/")
+	if !more || !strings.ContainsAny(first, ".:") && first != "localhost" {
+		name = ref
+	}
+	name, tag, _ := strings.Cut(name, ":")
+	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789._-/") == "" && !strings.ContainsAny(tag, ":/[]")
 }
 
 // arguments takes the build arguments and labels, and what some arguments mean

@@ -34,9 +34,20 @@ func (b *Build) registerSecrets() {
 func (b *Build) Lend(from From, sink request.Sink) (*secrets.Store, error) {
 	store, err := secrets.Open(b.lending.lent, from.Env, sink)
 	if err != nil {
-		return nil, inputf(tildeHint(err.Error()), "%s", err)
+		return nil, inputf(tildeHint(err.Error()), "%s", byFlag(err.Error()))
 	}
 	return store, nil
+}
+
+// byFlag puts the flag in place of what it lends.
+func byFlag(message string) string {
+	if rest, ok := strings.CutPrefix(message, "secret "); ok {
+		return "--secret: " + rest
+	}
+	if rest, ok := strings.CutPrefix(message, "SSH agent "); ok {
+		return "--ssh: " + rest
+	}
+	return message
 }
 
 // tildeHint helps where --ssh default=~/.ssh/key was not expanded by the shell.

@@ -177,9 +177,26 @@ func TestLendErrors(t *testing.T) {
 	}
 	_, err := b.Lend(from, nil)
 	var e *Error
-	if !errors.As(err, &e) || !e.Input || !strings.Contains(e.Hint, "$HOME") || !strings.HasSuffix(e.Msg, "/~/.ssh/id: no such file or directory") {
+	if !errors.As(err, &e) || !e.Input || !strings.Contains(e.Hint, "$HOME") || e.Msg != "--ssh: default: "+dir+"/~/.ssh/id: no such file or directory" {
 		t.Errorf("%v (%+v)", err, e)
 	}
+	if b, err = lentNowhere(from); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Lend(from, nil); !errors.As(err, &e) || !e.Input || e.Msg != "--secret: x: /nope: no such file or directory" {
+		t.Errorf("%v (%+v)", err, e)
+	}
+}
+
+// lentNowhere lends a secret that is not there.
+func lentNowhere(from From) (*Build, error) {
+	fs := pflag.NewFlagSet("build", pflag.ContinueOnError)
+	b := Register(fs)
+	if err := fs.Parse([]string{"--no-push", "--secret", "id=x,src=/nope"}); err != nil {
+		return nil, err
+	}
+	_, _, err := b.Request(from)
+	return b, err
 }
 
 // TestLentFilesOfACheckout: also where the context is but a part of it, no link

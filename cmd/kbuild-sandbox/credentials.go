@@ -179,7 +179,7 @@ func (c *credentials) find(ctx context.Context, ask request.Ask) (request.Answer
 	for _, cfg := range c.configs {
 		a, from, err := c.fromConfig(ctx, cfg, host, ask.Repository)
 		if err != nil {
-			return request.Answer{}, fmt.Errorf("credential for %s: %w", host, err)
+			return request.Answer{}, err // who asks says for which host
 		}
 		if from != "" {
 			c.sayOnce(fmt.Sprintf("credential for %s (%s): %s", host, scope, from))

@@ -94,8 +94,8 @@ func TestCredentialsFromFile(t *testing.T) {
 		{"reg.example:443", "a", request.Answer{}},
 		{"reg.example.evil.example", "a", request.Answer{}},
 		{"evilreg.example", "a", request.Answer{}},
-		{"bad.example", "a", request.Answer{Error: "credential for bad.example: auths bad.example in FILE: auth is not base64 of username:password"}},
-		{"nocolon.example", "a", request.Answer{Error: "credential for nocolon.example: auths nocolon.example in FILE: auth is not base64 of username:password"}},
+		{"bad.example", "a", request.Answer{Error: "auths bad.example in FILE: auth is not base64 of username:password"}},
+		{"nocolon.example", "a", request.Answer{Error: "auths nocolon.example in FILE: auth is not base64 of username:password"}},
 		{"reg example", "a", request.Answer{Error: `"reg example" is not a registry`}},
 		{"reg.example\n", "a", request.Answer{Error: `"reg.example\n" is not a registry`}},
 		{"", "a", request.Answer{Error: `"" is not a registry`}},
@@ -150,11 +150,11 @@ func TestCredentialHelpers(t *testing.T) {
 		{"unknown.example", request.Answer{}},
 		{"fallback.example", request.Answer{Username: "file", Password: "f"}},
 		{"empty.example", request.Answer{}},
-		{"missing.example", request.Answer{Error: "credential for missing.example: docker-credential-none (credHelpers in FILE): not found in PATH"}},
-		{"bad.example", request.Answer{Error: `credential for bad.example: docker-credential-../../bin/sh (credHelpers in FILE): "../../bin/sh" is not the name of a helper`}},
-		{"junk.example", request.Answer{Error: "credential for junk.example: docker-credential-all (credsStore in FILE): answered no JSON"}},
-		{"huge.example", request.Answer{Error: "credential for huge.example: docker-credential-all (credsStore in FILE): answered more than 1048576 bytes"}},
-		{"fails.example", request.Answer{Error: "credential for fails.example: docker-credential-all (credsStore in FILE): exit status 3: it broke"}},
+		{"missing.example", request.Answer{Error: "docker-credential-none (credHelpers in FILE): not found in PATH"}},
+		{"bad.example", request.Answer{Error: `docker-credential-../../bin/sh (credHelpers in FILE): "../../bin/sh" is not the name of a helper`}},
+		{"junk.example", request.Answer{Error: "docker-credential-all (credsStore in FILE): answered no JSON"}},
+		{"huge.example", request.Answer{Error: "docker-credential-all (credsStore in FILE): answered more than 1048576 bytes"}},
+		{"fails.example", request.Answer{Error: "docker-credential-all (credsStore in FILE): exit status 3: it broke"}},
 	} {
 		if diff := cmp.Diff(tt.want, ask(tt.host)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", tt.host, diff)

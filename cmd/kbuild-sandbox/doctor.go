@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -88,6 +91,7 @@ func examine(ctx context.Context, h host) ([]finding, []request.RolePosture) {
 	if err != nil || errExecutor != nil {
 		return inContainer(list), nil
 	}
+	defer removeEmpty(unmade(h.work()))
 	f, posture := trial(ctx, h)
 	list = append(list, f)
 	return append(inContainer(list), walls(posture)...), posture
@@ -96,8 +100,39 @@ func examine(ctx context.Context, h host) ([]finding, []request.RolePosture) {
 // enoughRoom is the space below which doctor warns, in bytes.
 const enoughRoom = 10 << 30
 
+// unmade are the directories that a build would make for its work directory, the
+// innermost first.
+func unmade(dir string) (list []string) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil
+	}
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		list = append(list, dir)
+		dir = filepath.Dir(dir)
+	}
+	return list
+}
+
+// removeEmpty removes what the trial's build has made. What is in use stays.
+func removeEmpty(list []string) {
+	for _, dir := range list {
+		if os.Remove(dir) != nil {
+			return
+		}
+	}
+}
+
+// room looks at the disk of dir, or of the nearest directory above it that is
+// there.
 func room(dir string) finding {
-	f := finding{name: "work directory"}
+	f, shown := finding{name: "work directory"}, dir
+	if list := unmade(dir); len(list) > 0 {
+		shown, dir = dir+" (a build makes it)", filepath.Dir(list[len(list)-1])
+	}
 	probe, err := os.MkdirTemp(dir, "kbuild-doctor-")
 	if err != nil {
 		f.found, f.hint = err.Error(), "name a directory that can be written with --work-dir"
@@ -110,7 +145,7 @@ func room(dir string) finding {
 		return f
 	}
 	free := st.Bavail * uint64(st.Bsize)
-	f.found = fmt.Sprintf("%s, %.1f GB free", dir, float64(free)/1e9)
+	f.found = fmt.Sprintf("%s, %.1f GB free", shown, float64(free)/1e9)
 	f.ok, f.optional = free >= enoughRoom, true
 	if st.Type == unix.TMPFS_MAGIC {
 		f.found += ", in memory"

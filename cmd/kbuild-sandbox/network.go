@@ -17,7 +17,9 @@ func newNetwork(n *flags.Network, req request.Build, from flags.From) (out netwo
 	if out.Run, err = n.Policy(); err != nil {
 		return out, err
 	}
-	out.Proxy = flags.Proxy(from.Env)
+	if out.Proxy, err = flags.Proxy(from.Env); err != nil {
+		return out, err
+	}
 	out.Named = flags.Named(req, out.Proxy)
 	out.audit, err = n.AuditLog(from.Dir, string(req.Context))
 	return out, err

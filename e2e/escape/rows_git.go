@@ -308,7 +308,7 @@ func addForgery(t *Target) Outcome {
 		fmt.Fprintln(w, "once")
 	})
 	hop := "http://" + PublicIPv4 + "/094/hop?to="
-	const network = `denied|refused|reset|no route|unreachable|no such host|invalid|unsupported|not supported|only http|lookup|private|timeout`
+	const network = `denied|denies|refused|reset|no route|unreachable|no such host|invalid|unsupported|not supported|only http|lookup|private|timeout`
 	for _, u := range []string{
 		"http://169.254.169.254/latest/meta-data/", "http://2852039166/latest/", "http://0xa9fea9fe/",
 		"http://[::ffff:a9fe:a9fe]/", "http://[fd00:ec2::254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://127.1:2375/", "http://localhost:2375/x",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -161,7 +162,7 @@ func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.
 	}
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return modified, plain(err)
+		return modified, h.cfg.plain(req, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
@@ -185,11 +186,20 @@ func (h *HTTP) get(ctx context.Context, u *url.URL, w io.Writer) (modified time.
 	return modified, nil
 }
 
-// plain takes off the method and URL that the client wraps its errors in.
-func plain(err error) error {
+// plain takes off the method and URL that the client wraps its errors in, and
+// names the proxy where that is what could not be reached.
+func (c HTTPConfig) plain(req *http.Request, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
-		return wrapped.Err
+		err = wrapped.Err
 	}
-	return err
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "proxyconnect" {
+		return err
+	}
+	name := ""
+	if proxy, err := c.Proxy(req); err == nil && proxy != nil {
+		name = " " + proxy.Host
+	}
+	return fmt.Errorf("the proxy%s of HTTP_PROXY or HTTPS_PROXY: %w", name, op.Err)
 }

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,29 @@ func TestDownloadHidesCredentials(t *testing.T) {
 		_, err := h.Download(t.Context(), u, &bytes.Buffer{})
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error %v", u, err)
+		}
+	}
+}
+
+// A proxy that is down is told as such.
+func TestDownloadThroughDeadProxy(t *testing.T) {
+	for proxy, want := range map[string]string{
+		"http://user:hunter2@127.0.0.1:1": "the proxy 127.0.0.1:1 of HTTP_PROXY or HTTPS_PROXY: dial tcp 127.0.0.1:1: connect: connection refused",
+		"http://proxy.invalid:3128":       "the proxy proxy.invalid:3128 of HTTP_PROXY or HTTPS_PROXY: ",
+	} {
+		u, err := url.Parse(proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := NewHTTP(HTTPConfig{Proxy: http.ProxyURL(u)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, scheme := range []string{"http", "https"} {
+			_, err := h.Download(t.Context(), scheme+"://web.example/x", &bytes.Buffer{})
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s by %s: %v, want %q", scheme, proxy, err, want)
+			}
 		}
 	}
 }

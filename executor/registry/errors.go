@@ -93,7 +93,7 @@ func reasonOf(err error, s *session) (class request.Class, reason, hint string) 
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return request.ClassResource, "no space left in the workspace", "choose a larger disk with --work-dir"
 	}
-	for _, f := range []func(*session, error) (string, string){ofTLS, ofStatus, ofNetwork, ofForm} {
+	for _, f := range []func(*session, error) (string, string){ofProxy, ofTLS, ofStatus, ofNetwork, ofForm} {
 		if reason, hint = f(s, err); reason != "" {
 			return "", reason, hint
 		}
@@ -112,6 +112,48 @@ func innermost(err error) string {
 }
 
 func (s *session) host() string { return clean(s.repo.RegistryStr()) }
+
+// ofProxy is about a proxy that could not be reached: the registry has no part in
+// it.
+func ofProxy(s *session, err error) (string, string) {
+	var (
+		op      *net.OpError
+		dns     *net.DNSError
+		timeout net.Error
+	)
+	if !errors.As(err, &op) || op.Op != "proxyconnect" {
+		return "", ""
+	}
+	proxy := s.proxy(err) + ", the proxy of HTTP_PROXY or HTTPS_PROXY"
+	hint := "is the proxy running, and is this its port?"
+	switch {
+	case errors.Is(op.Err, syscall.ECONNREFUSED): // worded as that of a registry: see sandbox's tellDenied
+		return "connection refused by " + proxy, hint
+	case errors.As(op.Err, &dns):
+		return "cannot resolve the name of " + proxy + ": " + clean(dns.Err), hint
+	case errors.As(op.Err, &timeout) && timeout.Timeout():
+		return "no answer from " + proxy + ", in time", hint
+	}
+	return "cannot connect to " + proxy + ": " + clean(op.Err.Error()), hint
+}
+
+// proxy is the address of the proxy for the request that failed with err.
+func (s *session) proxy(err error) string {
+	const unknown = "an address that is not known"
+	var failed *url.Error
+	if s.c.net.cfg.Proxy == nil || !errors.As(err, &failed) {
+		return unknown
+	}
+	asked, err := url.Parse(failed.URL)
+	if err != nil {
+		return unknown
+	}
+	proxy, err := s.c.net.cfg.Proxy(&http.Request{URL: asked})
+	if err != nil || proxy == nil {
+		return unknown
+	}
+	return clean(proxy.Host)
+}
 
 func ofTLS(s *session, err error) (string, string) {
 	var (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,6 +225,25 @@ func TestRefusedDestination(t *testing.T) {
 			c := newClient(t, registry.Config{Keychain: test.keys})
 			wantError(t, c.CheckPush(context.Background(), test.dest), request.ClassPush, test.want...)
 		})
+	}
+}
+
+// A proxy that cannot be reached is no fault of the registry.
+func TestDeadProxy(t *testing.T) {
+	for proxy, want := range map[string]string{
+		"http://user:" + registrytest.Password + "@127.0.0.1:1": "connection refused by 127.0.0.1:1, the proxy of",
+		"http://proxy.invalid:3128":                             "cannot resolve the name of proxy.invalid:3128, the proxy of",
+	} {
+		u, err := url.Parse(proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newClient(t, registry.Config{Proxy: http.ProxyURL(u)})
+		_, err = c.Resolve(context.Background(), "reg.example/a:1", amd64)
+		e := wantError(t, err, request.ClassResolve, want, "HTTP_PROXY or HTTPS_PROXY")
+		if strings.Contains(e.Msg+e.Hint, "registry running") {
+			t.Errorf("the registry is blamed: %s, %s", e.Msg, e.Hint)
+		}
 	}
 }
 

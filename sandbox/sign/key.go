@@ -26,6 +26,8 @@ type Key struct{ private crypto.Signer }
 // ErrPassword says that the password of a key is not the right one.
 var ErrPassword = errors.New("the password of the key is wrong")
 
+var errOpenSSL = errors.New("keys that openssl has encrypted are not supported: decrypt it, or use cosign's form")
+
 // ParseKey reads a private key in PEM: PKCS #8, SEC 1, or cosign's encrypted
 // form. Password is asked for the last one only.
 func ParseKey(file []byte, password func() ([]byte, error)) (Key, error) {
@@ -41,13 +43,15 @@ func ParseKey(file []byte, password func() ([]byte, error)) (Key, error) {
 		return parsePKCS8(block.Bytes)
 	case "EC PRIVATE KEY":
 		if block.Headers["Proc-Type"] != "" {
-			return Key{}, errors.New("keys that openssl has encrypted are not supported: decrypt it, or use cosign's form")
+			return Key{}, errOpenSSL
 		}
 		private, err := x509.ParseECPrivateKey(block.Bytes)
 		if err != nil {
 			return Key{}, errors.New("malformed key") // the cause might quote it
 		}
 		return usable(private)
+	case "ENCRYPTED PRIVATE KEY": // PKCS #8
+		return Key{}, errOpenSSL
 	case "ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY":
 		secret, err := password()
 		if err != nil {

@@ -110,7 +110,7 @@ func TestKeys(t *testing.T) {
 		"a public key":            {pemOf("PUBLIC KEY", nil), `keys of type "PUBLIC KEY" are not supported`},
 		"no PEM":                  {ecDER, "not in PEM"},
 		"malformed":               {pemOf("PRIVATE KEY", ecDER[:20]), "malformed key"},
-		"openssl's encryption":    {pemOf("ENCRYPTED PRIVATE KEY", ecDER), "not supported"},
+		"openssl's encryption":    {pemOf("ENCRYPTED PRIVATE KEY", ecDER), "decrypt it"},
 		"malformed encrypted key": {pemOf("ENCRYPTED SIGSTORE PRIVATE KEY", []byte("{")), "malformed encrypted key"},
 	} {
 		k, err := ParseKey(c.file, func() ([]byte, error) { return []byte("pw"), nil })
