@@ -100,7 +100,9 @@ func (p *running) connect(c Config, cmd *exec.Cmd) error {
 	}
 	end, err := link.Link()
 	if err == nil {
-		p.gate, err = openGate(c, role, end)
+		if p.gate, err = openGate(c, role, end); err != nil {
+			end.Close()
+		}
 	}
 	if err == nil {
 		err = link.Go()

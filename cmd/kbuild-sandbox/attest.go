@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -148,6 +149,9 @@ func (t *attester) write() error {
 		return errors.New("provenance: none was made")
 	case t.file == "":
 		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(t.file), 0o700); err != nil { // as the other files of a result
+		return fmt.Errorf("write %s: %w", t.file, err)
 	}
 	if err := os.WriteFile(t.file, append(bytes.Join(t.lines, []byte("\n")), '\n'), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", t.file, err)
