@@ -95,7 +95,7 @@ var arrows = map[string][]string{
 	"executor/rootfs":           {},
 	"executor/posture":          {},
 	"executor/step":             {"executor/dockerfile", "executor/plan", "executor/rootfs", "executor/layer", "executor/buildcontext", "policy", "policy/filter"},
-	"executor/layer":            {"executor/store"},
+	"executor/layer":            {"executor/store", "executor/erofs"},
 	"executor/erofs":            {},
 	"executor/cachedir":         {},
 	"executor/cache":            {"executor/plan", "executor/registry", "executor/layer", "executor/store"},
