@@ -1,12 +1,14 @@
 package layer
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +40,16 @@ func writeImage(t *testing.T, dir string, layer []byte) (file string, err error)
 	return f.Name(), nil
 }
 
+// needImages skips where no image can be mounted, such as inside gVisor.
+func needImages(t *testing.T, dir string) {
+	t.Helper()
+	file, err := writeImage(t, dir, archive(t, directory("./", 0o755)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mountImage(t, dir, file)
+}
+
 // mountImage mounts an image with the kernel.
 func mountImage(t *testing.T, dir, file string) string {
 	t.Helper()
@@ -54,6 +66,7 @@ func mountImage(t *testing.T, dir, file string) string {
 func TestImagesShowFlattened(t *testing.T) {
 	needRoot(t)
 	dir := tmpfs(t)
+	needImages(t, dir)
 	images, valid := 0, 0
 	for seed := range uint64(300) {
 		layers := randomLayers(t, seed)
@@ -90,6 +103,41 @@ func TestImagesShowFlattened(t *testing.T) {
 	}
 	if valid < 100 || images < 150 {
 		t.Errorf("only %d valid images of layers, %d of them EROFS", valid, images)
+	}
+}
+
+// Files that gVisor cannot read from an image are seen like all others, and so is
+// the root.
+func TestImageShowsUnpacked(t *testing.T) {
+	needRoot(t)
+	dir := tmpfs(t)
+	needImages(t, dir)
+	ways := []entry{directory(strings.Repeat("x", 200), 0o755), directory(strings.Repeat("x", 200)+"/"+strings.Repeat("x", 200), 0o755)}
+	layers := [][]byte{
+		archive(t, directory("./", 0o711).owned(3, 4), directory("opaque", 0o755), file("opaque/below", "b"), directory("gone", 0o755), file("gone/f", "f")),
+		archive(t, append(ways, judged()...)...),
+		archive(t, directory("deep", 0o2775).owned(5, 6), directory("deep/er", 0o700).xattr("user.k", "dir"),
+			file("deep/er/cap", "c").xattr(capabilityAttr, capNetBind), link("deep/er/cap2", "deep/er/cap"), link("deep/hard", "deep/er/cap2"),
+			device(tar.TypeChar, "deep/null", 1, 3), file("deep/er/plain", "p"),
+			directory("opaque", 0o750), file("opaque/"+opaqueMarker, ""), file("opaque/own", "o"), file(".wh.gone", ""), file(".wh.never", "")),
+	}
+	var unpacked []string
+	for i, l := range layers {
+		d := mkdir(t, dir, fmt.Sprint("u", i))
+		if _, err := Unpack(t.Context(), bytes.NewReader(l), d, UnpackOptions{Lowers: unpacked}); err != nil {
+			t.Fatal(err)
+		}
+		unpacked = append(unpacked, d)
+	}
+	images, lowers := lowersOf(t, mkdir(t, dir, "images"), layers)
+	if images != len(layers) {
+		t.Errorf("%d images", images)
+	}
+	at := mount(t, mkdir(t, dir, "m"), lowers)
+	equal(t, "images", show(t, at), show(t, mount(t, mkdir(t, dir, "n"), unpacked)))
+	var st unix.Stat_t
+	if err := unix.Lstat(lowers[len(lowers)-1], &st); err != nil || st.Mode&0o7777 != 0o711 || st.Uid != 3 {
+		t.Errorf("root is %o %d:%d, %v", st.Mode, st.Uid, st.Gid, err)
 	}
 }
 
