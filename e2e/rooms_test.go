@@ -78,8 +78,9 @@ var arrows = map[string][]string{
 	"policy":             {},
 	"policy/filter":      {"policy"},
 	// The cache directory has one form and two sides; its room parses no layer.
-	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "sandbox/cgroup", "executor/cachedir"},
+	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "sandbox/cgroup", "sandbox/layerdir", "executor/cachedir"},
 	"sandbox/cgroup":        {},
+	"sandbox/layerdir":      {},
 	"sandbox/provenance":    {"policy"},
 	"sandbox/sign":          {},
 	"sandbox/gateway":       {"policy"},

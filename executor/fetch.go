@@ -40,7 +40,10 @@ func (p *player) pull(ctx context.Context, st *store.Store) error {
 		return err
 	}
 	p.result.Materials = append(from.materials(plans), p.in.materials...)
-	wanted, err := from.wanted(plans)
+	if p.req.Role == request.RoleFetch {
+		from.layers = newLayerImages(ctx, p)
+	}
+	wanted, mounted, err := from.wanted(plans)
 	if err != nil {
 		return err
 	}
@@ -50,38 +53,58 @@ func (p *player) pull(ctx context.Context, st *store.Store) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(pulls)
 	for _, w := range wanted {
-		g.Go(func() error { return from.pull(ctx, w.image, w.layer) })
+		g.Go(func() error { return from.pull(ctx, w) })
 	}
-	return g.Wait()
+	err = g.Wait()
+	p.result.Layers = from.layers.of(mounted)
+	return err
 }
 
 // wantedLayer is a layer that has to be pulled.
 type wantedLayer struct {
 	image *registry.Image
 	layer v1.Descriptor
+	// files is what an image is made of for build; nil: nothing.
+	files *layerID
 }
 
-// wanted lists the layers to pull, each once, and remembers where all are from.
-func (r *fromRegistry) wanted(plans []*plan.Plan) ([]wantedLayer, error) {
-	var list []wantedLayer
-	begun := map[v1.Hash]bool{}
+// wanted lists the layers to pull, each once, remembers where all are from, and
+// lists those whose files build wants.
+func (r *fromRegistry) wanted(plans []*plan.Plan) (list []wantedLayer, mounted []layerID, err error) {
+	at := map[v1.Hash]int{}
 	for _, s := range onImages(plans) {
 		img := r.found[s.Base.Image.Digest]
 		source, stays := r.elsewhere(img)
-		for _, l := range img.Layers {
+		diffs, err := diffIDs(s.Base.Image)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, l := range img.Layers {
 			if source != "" {
 				if err := r.store.Remember(l.Digest, source); err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 			}
-			if begun[l.Digest] || stays && !s.NeedsFiles {
+			var files *layerID
+			if s.NeedsFiles && i < len(diffs) && r.layers != nil {
+				files = &layerID{diffs[i], l.Digest}
+				mounted = append(mounted, *files)
+			}
+			there := files != nil && r.layers.has(*files)
+			if stays && (there || !s.NeedsFiles) {
 				continue
 			}
-			begun[l.Digest] = true
-			list = append(list, wantedLayer{img, l})
+			n, begun := at[l.Digest]
+			if !begun {
+				n, at[l.Digest] = len(list), len(list)
+				list = append(list, wantedLayer{image: img, layer: l})
+			}
+			if !there && files != nil {
+				list[n].files = files
+			}
 		}
 	}
-	return list, nil
+	return list, mounted, nil
 }
 
 // onImages are the stages of all plans that stand on an image.
@@ -123,13 +146,17 @@ func tellUnused(req *request.Build, plans []*plan.Plan, steps *Steps) {
 	}
 }
 
-func (r *fromRegistry) pull(ctx context.Context, img *registry.Image, l v1.Descriptor) error {
-	return r.steps.do(fmt.Sprintf("pull %s %s", img.Ref, l.Digest), func(a *announced) error {
-		progress := func(done int64) { a.progress(done, l.Size) }
-		if in, ok := r.origin[img.Digest]; ok {
-			return in.Pull(ctx, l, r.store, progress)
+func (r *fromRegistry) pull(ctx context.Context, w wantedLayer) error {
+	st := r.store
+	if w.files != nil {
+		st = st.Beside(r.layers.besides(*w.files))
+	}
+	return r.steps.do(fmt.Sprintf("pull %s %s", w.image.Ref, w.layer.Digest), func(a *announced) error {
+		progress := func(done int64) { a.progress(done, w.layer.Size) }
+		if in, ok := r.origin[w.image.Digest]; ok {
+			return in.Pull(ctx, w.layer, st, progress)
 		}
-		return r.images.Pull(ctx, img, l, r.store, progress)
+		return r.images.Pull(ctx, w.image, w.layer, st, progress)
 	})
 }
 

@@ -23,6 +23,7 @@ type fromRegistry struct {
 	layouts layouts
 	store   *store.Store
 	steps   *Steps
+	layers  *layerImages // nil: none are made
 
 	mu    sync.Mutex
 	found map[v1.Hash]*registry.Image

@@ -21,6 +21,7 @@ type player struct {
 	steps  *Steps
 	space  *rootfs.Space // see enter
 	in     Inputs
+	layers []string // keys of base layers that are mounted, see request.LayerPath
 	result request.Result
 }
 
@@ -124,6 +125,7 @@ func (p *player) build(ctx context.Context, start request.Go) (err error) {
 	if err != nil {
 		return err
 	}
+	p.layers = start.Layers
 	times, err := p.useFetched(start.Fetched)
 	if err != nil {
 		return err

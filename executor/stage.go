@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 )
@@ -139,7 +141,7 @@ func (b *build) base(ctx context.Context, s *stage) (*rootfs.Tree, error) {
 // first layers share those directories.
 type bases struct {
 	mu   sync.Mutex
-	done map[string]string // chain of layer digests -> lower directory
+	done map[string][]string // chain of layer digests -> lower directories of the last
 }
 
 func (u *bases) get(ctx context.Context, b *build, img *plan.Resolved) ([]string, error) {
@@ -150,27 +152,53 @@ func (u *bases) get(ctx context.Context, b *build, img *plan.Resolved) ([]string
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.done == nil {
-		u.done = map[string]string{}
+		u.done = map[string][]string{}
+	}
+	diffs, err := diffIDs(img)
+	if err != nil {
+		return nil, err
 	}
 	var lowers []string
 	chain := ""
 	for i, l := range m.Layers {
 		chain += l.Digest.Hex
-		dir, ok := u.done[chain]
+		dirs, ok := u.done[chain]
 		if !ok {
-			name := fmt.Sprintf("unpack %s layer %d/%d", img.Ref, i+1, len(m.Layers))
-			err := b.steps.do(name, func(*announced) error {
-				dir, err = b.unpack(ctx, img, i, l, lowers)
-				return err
-			})
+			if dirs, err = b.mounted(ctx, diffs, i, l, lowers); err == nil && dirs == nil {
+				dirs, err = b.unpackBase(ctx, img, m, i, lowers)
+			}
 			if err != nil {
 				return nil, err
 			}
-			u.done[chain] = dir
+			u.done[chain] = dirs
 		}
-		lowers = append(lowers, dir)
+		lowers = append(lowers, dirs...)
 	}
 	return lowers, nil
+}
+
+// mounted returns the lower directories of a base layer whose image is mounted,
+// or none.
+func (b *build) mounted(ctx context.Context, diffs []v1.Hash, i int, l v1.Descriptor, lowers []string) ([]string, error) {
+	if i >= len(diffs) {
+		return nil, nil
+	}
+	n := slices.Index(b.layers, layerID{diffs[i], l.Digest}.key())
+	if n < 0 {
+		return nil, nil
+	}
+	return layer.Lowers(ctx, string(request.LayerPath(n)), lowers, b.space.Mkdir, b.tools.Nodes)
+}
+
+// unpackBase unpacks the i-th layer of a base image.
+func (b *build) unpackBase(ctx context.Context, img *plan.Resolved, m *v1.Manifest, i int, lowers []string) (dirs []string, err error) {
+	name := fmt.Sprintf("unpack %s layer %d/%d", img.Ref, i+1, len(m.Layers))
+	err = b.steps.do(name, func(*announced) error {
+		dir, err := b.unpack(ctx, img, i, m.Layers[i], lowers)
+		dirs = []string{dir}
+		return err
+	})
+	return dirs, err
 }
 
 // unpack makes the lower directory of one base layer and checks what came out

@@ -26,7 +26,7 @@ const (
 // points, and the places where Go's libraries look.
 func writeRoot(c Config, h home) error {
 	dirs := []string{h.rootfs}
-	for _, d := range []string{"proc", "dev", "sys", "tmp", "w", "context", "contexts", "store", "caches", "in", "etc", "etc/ssl", "etc/ssl/certs"} {
+	for _, d := range []string{"proc", "dev", "sys", "tmp", "w", "context", "contexts", "store", "caches", "b", "in", "etc", "etc/ssl", "etc/ssl/certs"} {
 		dirs = append(dirs, filepath.Join(h.rootfs, d))
 	}
 	for i := range c.Contexts {
@@ -64,7 +64,11 @@ func mkdirs(dirs []string) error {
 // writeBundle fills the directory of one role's sandbox: config.json and the
 // files that become /in.
 func writeBundle(c Config, l layout, m mode) error {
-	if err := mkdirs([]string{l.bundle, l.in, l.work, l.state}); err != nil {
+	dirs := []string{l.bundle, l.in, l.work, l.state}
+	for _, m := range layerMounts(c) {
+		dirs = append(dirs, filepath.Join(l.rootfs, m.Destination))
+	}
+	if err := mkdirs(dirs); err != nil {
 		return err
 	}
 	if err := writeInputs(&c, l.in); err != nil {

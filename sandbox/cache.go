@@ -19,6 +19,8 @@ type Caches struct {
 	Dir string // made if it is not there; "": nothing is kept
 	// Limit bounds all of them together, in bytes.
 	Limit int64
+	// LayerLimit bounds the images of layers together, in bytes.
+	LayerLimit int64
 	// Optional: if the directory cannot be used, build without it.
 	Optional bool
 }
@@ -31,6 +33,9 @@ func (c Caches) Filled() bool {
 	entries, err := os.ReadDir(c.mounts())
 	return c.Dir != "" && err == nil && slices.ContainsFunc(entries, os.DirEntry.IsDir)
 }
+
+// layers is the part of the directory that holds images of base layers.
+func (c Caches) layers() string { return filepath.Join(c.Dir, "layers") }
 
 // PruneCaches removes the cache mounts in a cache directory that were last used
 // before a time; zero: all.

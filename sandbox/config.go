@@ -72,8 +72,10 @@ type Config struct {
 	// image; nil: nothing.
 	Attest func(Built) (Attestation, error)
 
-	hold *hold // set by Run, as disk is
-	disk *disk
+	// Set by Run.
+	hold   *hold
+	disk   *disk
+	layers []string // files of images that build mounts
 }
 
 // Outputs are the files that the executor's streams go to. They appear when

@@ -12,6 +12,7 @@ type intake struct {
 	store  *store
 	out    *outputs // nil: the role makes none
 	caches *caches  // nil: nothing is kept
+	layers *layers  // nil: the role makes none
 	open   map[uint32]incoming
 }
 
@@ -28,7 +29,7 @@ func handsOut(role request.Role, kind request.OutputKind) bool {
 	switch kind {
 	case request.OutputStored:
 		return role != request.RolePush
-	case request.OutputTags, request.OutputSources, request.OutputContext:
+	case request.OutputTags, request.OutputSources, request.OutputContext, request.OutputLayer:
 		return role == request.RoleFetch
 	case request.OutputTar, request.OutputIndex, request.OutputKeep, request.OutputCache:
 		return role == request.RoleBuild
@@ -61,6 +62,8 @@ func (i *intake) incoming(what request.Output) (incoming, error) {
 		return i.caches.begin(what)
 	case request.OutputTar, request.OutputIndex:
 		return i.out.begin(what)
+	case request.OutputLayer:
+		return i.layers.begin(what)
 	}
 	return i.store.begin(what)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
 // pseudo are the file systems of the sentry's own, and the options that each
@@ -30,6 +32,8 @@ func pseudo() map[string]struct {
 var (
 	// guestPlace is where files of the host may lie.
 	guestPlace = regexp.MustCompile(`^/(kbuild-executor|in|context|context\.tar|contexts/[0-9]+|caches|store)$`)
+	// layerPlace is where images of layers may be mounted.
+	layerPlace = regexp.MustCompile(`^` + request.LayersPath + `/[0-9]{1,4}$`)
 	// plainOption are the options that weaken nothing.
 	plainOption = regexp.MustCompile(`^(ro|nosuid|nodev|noexec|mode=[0-7]+|size=[0-9]+[kmg]?)$`)
 )
@@ -67,6 +71,12 @@ func (b bundleText) mount(m specs.Mount) string {
 		if !plainOption.MatchString(o) {
 			return fmt.Sprintf("option %q", o)
 		}
+	}
+	if m.Type == layerType {
+		if !layerPlace.MatchString(m.Destination) || !slices.Contains(b.c.layers, m.Source) || !slices.Contains(m.Options, "ro") {
+			return "not the image of a layer"
+		}
+		return ""
 	}
 	own, ok := pseudo()[m.Destination]
 	must := own.must

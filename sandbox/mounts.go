@@ -104,6 +104,7 @@ func mounts(c Config, l layout) []specs.Mount {
 	if c.Request.Store != "" {
 		list = append(list, readOnly(guestStore, l.store))
 	}
+	list = append(list, layerMounts(c)...)
 	list = append(list, specs.Mount{Destination: guestWork, Type: "bind", Source: l.work, Options: []string{"rw"}})
 	if c.Caches.Dir != "" {
 		list = append(list, readOnly(guestCaches, c.Caches.mounts()))

@@ -23,6 +23,7 @@ type build struct {
 	store  *store
 	out    *outputs
 	caches *caches
+	layers *layers
 	events *numbering
 	tally  *tally
 	root   *request.Descriptor // instead of build's result; nil: that is it
@@ -94,7 +95,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 		})
 	}
 	play(part{role: request.RoleFetch}, func(res request.Result) error {
-		fetched.pass(request.Go{Fetched: res.Fetched})
+		fetched.pass(request.Go{Fetched: res.Fetched, Layers: res.Layers})
 		return nil
 	})
 	if b.c.Request.Call == "" {
@@ -114,7 +115,14 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 			}
 			return fetched.take(ctx)
 		}
-		play(part{role: request.RoleBuild, begin: begin}, func(res request.Result) error {
+		mounted := func(ctx context.Context) ([]string, error) {
+			start, err := fetched.take(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return b.layers.use(start.Layers)
+		}
+		play(part{role: request.RoleBuild, layers: mounted, begin: begin}, func(res request.Result) error {
 			pushing, err := b.attest(res)
 			if err == nil {
 				image.pass(pushing)
@@ -196,6 +204,9 @@ type part struct {
 	role request.Role
 	// stands is told what was measured of the walls, good or not.
 	stands func(request.RolePosture)
+	// layers waits for the images that the role mounts, before it is started; nil:
+	// there are none.
+	layers func(context.Context) ([]string, error)
 	// begin waits for what the role begins with; nil: at once.
 	begin func(context.Context) (request.Go, error)
 	// ready is called once, when the role is ready for its image; nil: never.
@@ -208,6 +219,12 @@ type part struct {
 func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	l := b.home.of(p.role)
 	c := b.c.playing(p.role)
+	if p.layers != nil {
+		var err error
+		if c.layers, err = p.layers(ctx); err != nil {
+			return request.Result{}, err
+		}
+	}
 	if err := writeBundle(c, l, b.mode); err != nil {
 		return request.Result{}, err
 	}
@@ -216,7 +233,10 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	}
 	c.Sink = b.events.of(p.role)
 	in := &intake{role: p.role, store: b.store, open: map[uint32]incoming{}}
-	if p.role == request.RoleBuild {
+	switch p.role {
+	case request.RoleFetch:
+		in.layers = b.layers
+	case request.RoleBuild:
 		in.out, in.caches = b.out, b.caches
 	}
 	defer in.discard()
@@ -240,6 +260,7 @@ func (c Config) playing(role request.Role) Config {
 		r.Store = guestStore
 		r.Registry = request.Registry{}
 		r.DockerfileURL = ""
+		r.Layers = nil
 		r.Source.URL, r.Source.Git = "", nil
 		r.Contexts = slices.Clone(r.Contexts)
 		for i := range r.Contexts {

@@ -83,6 +83,10 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 		return res, err
 	}
 	b.store.disk = c.disk
+	if b.layers, err = openLayers(c, b.home.dir, b.store); err != nil {
+		return res, err
+	}
+	defer b.layers.close()
 	if b.out, err = openOutputs(c.Outputs, b.home.dir, b.store); err != nil {
 		return res, err
 	}

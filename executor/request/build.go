@@ -4,7 +4,7 @@ import "time"
 
 // Version is the version of everything in this package. The two sides refuse
 // to talk when it differs.
-const Version = 3
+const Version = 4
 
 // GuestPath is an absolute path as seen inside the sandbox.
 type GuestPath string
@@ -64,6 +64,9 @@ type Build struct {
 	// may name. Their contents are asked for when a step needs them.
 	Secrets []string `json:"secrets,omitempty"`
 	Agents  []string `json:"agents,omitempty"`
+	// Layers are the layers whose images the launcher has, by LayerKey: fetch need
+	// not pull them for the sake of their files.
+	Layers []string `json:"layers,omitempty"`
 	// Caches is the directory with the cache mounts of earlier builds, read-only
 	// in launcher mode; empty: each build starts with empty ones and keeps none.
 	Caches GuestPath `json:"caches,omitempty"`

@@ -102,6 +102,9 @@ const (
 	OutputTags    OutputKind = "tags"
 	OutputSources OutputKind = "sources"
 	OutputContext OutputKind = "context"
+	// OutputLayer is the image of the layer that Name is the LayerKey of, by fetch.
+	// The image's first block, of LayerBlock bytes, comes last.
+	OutputLayer OutputKind = "layer"
 )
 
 // MaxStreams is how many outputs may be open at a time.
@@ -183,6 +186,8 @@ type Result struct {
 	Images []Image `json:"images,omitempty"`
 	// Fetched are the contexts that fetch handed out.
 	Fetched []Fetched `json:"fetched,omitempty"`
+	// Layers are those whose images build is to have, by LayerKey.
+	Layers []string `json:"layers,omitempty"`
 	// Materials are what the build was made from.
 	Materials []Material `json:"materials,omitempty"`
 }

@@ -1,6 +1,10 @@
 package request
 
-import "time"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Role is one of the three parts that the launcher runs in sandboxes of their
 // own; empty: all of them in one process, which is the in-pod mode.
@@ -22,7 +26,30 @@ const (
 type Go struct {
 	// Fetched are the contexts that fetch handed out; for build.
 	Fetched []Fetched `json:"fetched,omitempty"`
+	// Layers are those whose images are mounted, by LayerKey, each where LayerPath
+	// says.
+	Layers []string `json:"layers,omitempty"`
 }
+
+// LayerKey names a layer: by its tar's digest and by its blob's, both as
+// sha256:<hex>. An image that names a tar which is not that of its blob gets no
+// other layer's files.
+func LayerKey(diffID, digest string) string {
+	return strings.TrimPrefix(diffID, "sha256:") + "-" + strings.TrimPrefix(digest, "sha256:")
+}
+
+// LayerBlock is the size of the first block of a layer's image.
+const LayerBlock = 4096
+
+// MaxLayers is how many layers' images a build may have mounted.
+const MaxLayers = 2000
+
+// LayersPath is the directory that has the mounts of layers' images in build.
+const LayersPath = "/b"
+
+// LayerPath is where the image of the i-th of Go.Layers is mounted. It is short:
+// the names of all lowers of an overlay have to fit into one page.
+func LayerPath(i int) GuestPath { return GuestPath(LayersPath + "/" + strconv.Itoa(i)) }
 
 // Fetched is a context that fetch handed out. It lies in Store as
 // contexts/<Name>.

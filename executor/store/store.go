@@ -67,6 +67,12 @@ func Streaming(dir string, out request.Outlet, below *Store, keep bool) (*Store,
 	return s, nil
 }
 
+// Beside returns a store for one blob that is like s but for the outlet. What is
+// added to one of them, the other does not know.
+func (s *Store) Beside(out request.Outlet) *Store {
+	return &Store{dir: s.dir, below: s.below, out: out, keep: s.keep, sources: map[v1.Hash]string{}, gone: map[v1.Hash]bool{}}
+}
+
 func (s *Store) sourcesFile() string { return filepath.Join(s.dir, "sources.json") }
 
 func (s *Store) readSources() error {

@@ -1,0 +1,257 @@
+package layerdir
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	imageSuffix = ".erofs"
+	noteSuffix  = ".json"
+	newPrefix   = ".new-"
+	maxNote     = 4096 // bytes
+	// maxHeld is how many images one build holds; the most recently used ones.
+	maxHeld = 512
+	// abandoned is the age from which a file that is not complete is taken for
+	// that of a writer that died: a living one writes all the time.
+	abandoned = time.Hour
+)
+
+var keyForm = regexp.MustCompile(`^[0-9a-f]{64}-[0-9a-f]{64}$`)
+
+// ErrForm is wrapped when a key is none.
+var ErrForm = errors.New("malformed key of a layer")
+
+// CheckKey fails if key cannot be that of a layer.
+func CheckKey(key string) error {
+	if !keyForm.MatchString(key) {
+		return fmt.Errorf("%w: %.140q", ErrForm, key)
+	}
+	return nil
+}
+
+// Dir is a directory with images. It may be used by several processes, and by
+// several goroutines.
+type Dir struct {
+	path  string
+	limit int64
+	boot  string
+}
+
+// Open makes the directory at path, if it is not there, for images of limit bytes
+// together, and removes what writers that died left in it. boot identifies the
+// time since the machine started.
+func Open(path string, limit int64, boot string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("layer images: %w", err)
+	}
+	d := &Dir{path: path, limit: limit, boot: boot}
+	return d, d.sweep(abandoned)
+}
+
+// sweep removes incomplete files of at least that age.
+func (d *Dir) sweep(age time.Duration) error {
+	left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("layer images: %w", err)
+	}
+	for _, name := range left {
+		info, err := os.Lstat(name)
+		if err == nil && time.Since(info.ModTime()) >= age {
+			err = os.Remove(name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("layer images: %w", err)
+		}
+	}
+	return nil
+}
+
+// note is what is known about an image.
+type note struct {
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+	Boot   string `json:"boot"`
+}
+
+// Image is an image that is held: it stays until Close.
+type Image struct {
+	Key  string
+	Path string
+	file *os.File
+	dir  *Dir
+	note note
+}
+
+// Close lets go of the image.
+func (i *Image) Close() error { return i.file.Close() }
+
+// found is an image in the directory.
+type found struct {
+	key  string
+	used time.Time
+	size int64
+}
+
+// list finds all images, the most recently used first.
+func (d *Dir) list() ([]found, error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("layer images: %w", err)
+	}
+	var list []found
+	for _, e := range entries {
+		key, ok := strings.CutSuffix(e.Name(), imageSuffix)
+		if !ok || !keyForm.MatchString(key) {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue // somebody has just removed it
+		}
+		list = append(list, found{key, info.ModTime(), info.Size()})
+	}
+	slices.SortFunc(list, func(a, b found) int { return b.used.Compare(a.used) })
+	return list, nil
+}
+
+// Hold returns the images that there are, the most recently used first, at most
+// 512. What is damaged is left out.
+func (d *Dir) Hold() ([]*Image, error) {
+	list, err := d.list()
+	if err != nil {
+		return nil, err
+	}
+	var held []*Image
+	for _, f := range list[:min(len(list), maxHeld)] {
+		if i, err := d.open(f.key); err == nil {
+			held = append(held, i)
+		}
+	}
+	return held, nil
+}
+
+func (d *Dir) image(key string) string { return filepath.Join(d.path, key+imageSuffix) }
+
+// open takes a lock on an image and reads what is known about it.
+func (d *Dir) open(key string) (*Image, error) {
+	f, err := os.OpenFile(d.image(key), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	i := &Image{Key: key, Path: f.Name(), file: f, dir: d}
+	if err := i.check(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("layer image %s: %w", key, err)
+	}
+	return i, nil
+}
+
+var errDamaged = errors.New("it is damaged")
+
+func (i *Image) check() error {
+	if err := unix.Flock(int(i.file.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return err
+	}
+	own, err := i.file.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Lstat(i.Path)
+	if err != nil || !os.SameFile(own, there) || !own.Mode().IsRegular() {
+		return fs.ErrNotExist // it was removed before the lock was there
+	}
+	b, err := readNote(i.dir.noteOf(i.Key))
+	if err != nil {
+		return err
+	}
+	if json.Unmarshal(b, &i.note) != nil || i.note.Size != own.Size() {
+		return errDamaged
+	}
+	return nil
+}
+
+func (d *Dir) noteOf(key string) string { return filepath.Join(d.path, key+noteSuffix) }
+
+func readNote(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxNote))
+}
+
+// Use makes an image fit to be mounted: it notes the time, and computes the digest
+// of one that nobody has used since the machine started. One that is damaged is
+// removed, and the error says so.
+func (i *Image) Use() error {
+	if i.note.Boot != i.dir.boot {
+		sum := sha256.New()
+		if err := digest(sum, i.file, i.note.Size); err != nil {
+			return fmt.Errorf("layer image %s: %w", i.Key, err)
+		}
+		if hex.EncodeToString(sum.Sum(nil)) != i.note.SHA256 {
+			i.dir.remove(i.Key)
+			return fmt.Errorf("layer image %s: %w", i.Key, errDamaged)
+		}
+		i.note.Boot = i.dir.boot
+		if err := i.dir.write(i.Key, i.note); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	if err := os.Chtimes(i.Path, now, now); err != nil {
+		return fmt.Errorf("layer image %s: %w", i.Key, err)
+	}
+	return nil
+}
+
+// digest hashes an image in the order in which it came: the first block last.
+func digest(sum io.Writer, f *os.File, size int64) error {
+	if _, err := io.Copy(sum, io.NewSectionReader(f, firstBlock, size-firstBlock)); err != nil {
+		return err
+	}
+	_, err := io.Copy(sum, io.NewSectionReader(f, 0, firstBlock))
+	return err
+}
+
+// write puts down what is known about an image.
+func (d *Dir) write(key string, n note) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("layer image: %w", err)
+	}
+	f, err := os.CreateTemp(d.path, newPrefix)
+	if err != nil {
+		return fmt.Errorf("layer image: %w", err)
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), d.noteOf(key))
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("layer image: %w", err)
+	}
+	return nil
+}
+
+func (d *Dir) remove(key string) {
+	// What cannot be removed is found again next time.
+	_ = os.Remove(d.image(key))
+	_ = os.Remove(d.noteOf(key))
+}

@@ -1,0 +1,160 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/layerdir"
+)
+
+// layers are the images of base layers of one run: those that the cache directory
+// had, and those that fetch hands out.
+type layers struct {
+	dir  *layerdir.Dir
+	path string
+	keep bool // dir outlives the run
+	sink request.Sink
+	disk *disk // what they take their room from
+
+	mu   sync.Mutex
+	held map[string]*layerdir.Image // by key
+}
+
+// openLayers makes ready what keeps images, in the cache directory or else in the
+// run's own, and tells the request which ones there are.
+func openLayers(c *Config, home string, s *store) (*layers, error) {
+	l := &layers{sink: c.Sink, held: map[string]*layerdir.Image{}, keep: c.Caches.Dir != ""}
+	l.path = filepath.Join(home, "layers")
+	if l.keep {
+		l.path = c.Caches.layers()
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("layer images: %w", err)
+	}
+	if l.dir, err = layerdir.Open(l.path, c.Caches.LayerLimit, strings.TrimSpace(string(boot))); err != nil {
+		return nil, err
+	}
+	l.disk = s.diskOf(l.path)
+	images, err := l.dir.Hold()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range images {
+		l.held[i.Key] = i
+		c.Request.Layers = append(c.Request.Layers, i.Key)
+	}
+	return l, nil
+}
+
+// use returns the files of the images that build is to have.
+func (l *layers) use(keys []string) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var files []string
+	for _, key := range keys {
+		i := l.held[key]
+		if i == nil || len(files) >= request.MaxLayers {
+			return nil, fmt.Errorf("%w: %d layers, one of them %.140q", errOutput, len(keys), key)
+		}
+		if err := i.Use(); err != nil {
+			return nil, err
+		}
+		files = append(files, i.Path)
+	}
+	return files, nil
+}
+
+// close lets go of all images and holds the limit.
+func (l *layers) close() {
+	if l == nil {
+		return
+	}
+	for _, i := range l.held {
+		i.Close()
+	}
+	if !l.keep {
+		return
+	}
+	r, err := l.dir.Trim()
+	if err != nil {
+		warn(l.sink, err.Error())
+	}
+	if r.Layers > 0 {
+		text := fmt.Sprintf("removed %d layers, %d MB, to keep within --cache-max-size", r.Layers, r.Bytes/1e6)
+		l.sink.Emit(request.Event{Time: time.Now(), Kind: request.EventInfo, Text: text})
+	}
+}
+
+// incomingLayer is an image on its way.
+type incomingLayer struct {
+	layers *layers
+	in     *layerdir.Incoming
+	taken  int64 // of the disk
+}
+
+func (l *layers) begin(what request.Output) (*incomingLayer, error) {
+	in, err := l.dir.Create(what.Name)
+	if errors.Is(err, layerdir.ErrForm) {
+		err = fmt.Errorf("%w: %w", errOutput, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &incomingLayer{layers: l, in: in}, nil
+}
+
+func (i *incomingLayer) write(p []byte) error {
+	if err := i.layers.disk.take(int64(len(p))); err != nil {
+		return err
+	}
+	i.taken += int64(len(p))
+	_, err := i.in.Write(p)
+	return err
+}
+
+func (i *incomingLayer) end(e request.OutputEnd) error {
+	if e.Dropped {
+		i.discard()
+		return nil
+	}
+	img, err := i.in.Commit()
+	if errors.Is(err, layerdir.ErrSize) {
+		err = fmt.Errorf("%w: %w", errOutput, err)
+	}
+	if err != nil {
+		return err
+	}
+	i.layers.mu.Lock()
+	defer i.layers.mu.Unlock()
+	if old := i.layers.held[img.Key]; old != nil {
+		old.Close()
+	}
+	i.layers.held[img.Key] = img
+	return nil
+}
+
+func (i *incomingLayer) discard() {
+	i.in.Discard()
+	i.layers.disk.give(i.taken)
+	i.taken = 0
+}
+
+// layerMounts mounts the images where request.LayerPath says. gVisor reads them
+// itself: no gofer is between.
+func layerMounts(c Config) (list []specs.Mount) {
+	for n, file := range c.layers {
+		list = append(list, specs.Mount{Destination: string(request.LayerPath(n)), Type: layerType, Source: file, Options: []string{"ro"}})
+	}
+	return list
+}
+
+const layerType = "erofs"
