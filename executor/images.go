@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -136,7 +137,9 @@ func (l *layerImages) make(r io.Reader, id layerID) error {
 			os.Remove(name)
 		}
 	}()
-	first, got, err := layer.Image(l.ctx, r, out, layer.ImageOptions{Spool: func() (*os.File, error) {
+	// Most files are small, and each would be a frame.
+	w := bufio.NewWriterSize(out, request.MaxChunk)
+	first, got, err := layer.Image(l.ctx, r, w, layer.ImageOptions{Spool: func() (*os.File, error) {
 		f, err := os.CreateTemp(l.spool, "over-")
 		if err == nil {
 			spools = append(spools, f.Name())
@@ -147,7 +150,10 @@ func (l *layerImages) make(r io.Reader, id layerID) error {
 		err = errMismatch
 	}
 	if err == nil {
-		_, err = out.Write(first)
+		_, err = w.Write(first)
+	}
+	if err == nil {
+		err = w.Flush()
 	}
 	if err == nil {
 		err = out.Commit("")

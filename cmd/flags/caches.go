@@ -9,18 +9,25 @@ import (
 
 // caches says what is kept between builds.
 type caches struct {
-	dir  string
-	size string
+	dir    string
+	size   string
+	layers string // size of all images of layers together
+	limit  int64  // that as a number
 }
 
-// cacheSize is the bound of a cache directory unless another is given.
-const cacheSize = "10g"
+// cacheSize and layersSize are the bounds of a cache directory unless others are
+// given.
+const (
+	cacheSize  = "10g"
+	layersSize = "20g"
+)
 
 func (b *Build) registerCaches() {
 	fs, c := b.set, &b.caches
-	fs.StringVar(&c.dir, "cache-dir", "", "keep cache mounts of RUN in this `directory`; empty: nowhere (default: kbuild-sandbox in $XDG_CACHE_HOME or ~/.cache; in a pod: nowhere)")
+	fs.StringVar(&c.dir, "cache-dir", "", "keep base layers and cache mounts of RUN in this `directory`; empty: nowhere (default: kbuild-sandbox in $XDG_CACHE_HOME or ~/.cache; in a pod: nowhere)")
 	fs.StringVar(&c.size, "cache-size", cacheSize, "`size` of all cache mounts together; the least recently used go first")
-	group(fs, groupRun, "cache-dir", "cache-size")
+	fs.StringVar(&c.layers, "cache-max-size", layersSize, "`size` of all base layers that are kept in the cache directory; the least recently used go first")
+	group(fs, groupRun, "cache-dir", "cache-size", "cache-max-size")
 }
 
 // cacheOptions takes --cache-dir and --cache-size.
@@ -28,6 +35,9 @@ func (b *Build) cacheOptions(r *request.Build, from From) error {
 	size, err := parseSize(b.caches.size)
 	if err != nil {
 		return usagef("for example 20g", "--cache-size: %s", err)
+	}
+	if b.caches.limit, err = parseSize(b.caches.layers); err != nil {
+		return usagef("for example 20g", "--cache-max-size: %s", err)
 	}
 	dir := from.CacheDir
 	if b.set.Changed("cache-dir") {
@@ -44,6 +54,9 @@ func (b *Build) cacheOptions(r *request.Build, from From) error {
 // CacheDirGiven tells whether the directory was named, rather than the standard
 // one, which need not be there.
 func (b *Build) CacheDirGiven() bool { return b.set.Changed("cache-dir") }
+
+// LayerLimit bounds the base layers that are kept, in bytes.
+func (b *Build) LayerLimit() int64 { return b.caches.limit }
 
 // CacheDir makes the value of --cache-dir absolute. The current directory may be
 // a stranger's checkout: a path below it may not lead out of it by a link.

@@ -68,7 +68,7 @@ func (a *app) buildCommand() *cobra.Command {
 			return err
 		}
 		lend := func(sink request.Sink) (*secrets.Store, error) { return b.Lend(from, sink) }
-		caches := sandbox.Caches{Dir: string(req.Caches), Limit: req.CacheSize, Optional: !b.CacheDirGiven()}
+		caches := sandbox.Caches{Dir: string(req.Caches), Limit: req.CacheSize, LayerLimit: b.LayerLimit(), Optional: !b.CacheDirGiven()}
 		return a.build(c.Context(), job{req, out, b.Attestation(), net, within, caches, lend, h, show, b.Warnings()})
 	}
 	return c
