@@ -1,0 +1,214 @@
+package layerdir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func key(n int) string { return fmt.Sprintf("%064x-%064x", n, n) }
+
+// content is an image in the order in which it comes: its first block last.
+func content(n int) (whole, sent []byte) {
+	whole = bytes.Repeat([]byte(fmt.Sprintf("%08d", n)), 3*firstBlock/8)
+	copy(whole, "first block")
+	return whole, append(bytes.Clone(whole[firstBlock:]), whole[:firstBlock]...)
+}
+
+func open(t *testing.T, path string, limit int64, boot string) *Dir {
+	t.Helper()
+	d, err := Open(path, limit, boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// put writes the n-th image, which is n seconds old.
+func put(t *testing.T, d *Dir, n int) *Image {
+	t.Helper()
+	in, err := d.Create(key(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sent := content(n)
+	for len(sent) > 0 {
+		k := min(len(sent), 1000)
+		if _, err := in.Write(sent[:k]); err != nil {
+			t.Fatal(err)
+		}
+		sent = sent[k:]
+	}
+	i, err := in.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().Add(-time.Duration(n) * time.Second)
+	if err := os.Chtimes(i.Path, at, at); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func keys(t *testing.T, d *Dir) string {
+	t.Helper()
+	held, err := d.Hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, i := range held {
+		list = append(list, strings.TrimLeft(i.Key[:64], "0"))
+		i.Close()
+	}
+	return strings.Join(list, " ")
+}
+
+func TestKeep(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "layers")
+	d := open(t, path, 1<<20, "boot")
+	i := put(t, d, 1)
+	if err := i.Use(); err != nil {
+		t.Error(err)
+	}
+	whole, _ := content(1)
+	if b, err := os.ReadFile(i.Path); err != nil || !bytes.Equal(b, whole) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	i.Close()
+	// The same again, from another process: the first one stays.
+	again := put(t, open(t, path, 1<<20, "boot"), 1)
+	again.Close()
+	if got := keys(t, d); got != "1" {
+		t.Errorf("images: %s", got)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// What was written before the machine last started is checked once.
+func TestDamaged(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path, 1<<20, "one")
+	for n := range 3 {
+		put(t, d, n+1).Close()
+	}
+	if err := os.Chmod(d.image(key(2)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(d.image(key(2)), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("x"), 5000); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := os.Truncate(d.image(key(3)), firstBlock); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, path, 1<<20, "two")
+	held, err := d.Hold()
+	if err != nil || len(held) != 2 {
+		t.Fatalf("%d images, %v", len(held), err)
+	}
+	for _, i := range held {
+		err := i.Use()
+		if damaged := i.Key == key(2); damaged != errors.Is(err, errDamaged) {
+			t.Errorf("%s: %v", i.Key[60:], err)
+		}
+		i.Close()
+	}
+	if got := keys(t, d); got != "1" {
+		t.Errorf("left: %s", got)
+	}
+	if b, err := os.ReadFile(d.noteOf(key(1))); err != nil || !strings.Contains(string(b), `"boot":"two"`) {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+// Those used longest ago go first, but none that somebody holds.
+func TestTrim(t *testing.T) {
+	d := open(t, t.TempDir(), 3*3*firstBlock, "boot")
+	for n := 1; n <= 5; n++ {
+		put(t, d, n).Close()
+	}
+	held, err := d.open(key(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := d.Trim()
+	if err != nil || r.Layers != 1 || r.Bytes != 3*firstBlock {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if got := keys(t, d); got != "1 2 3 5" {
+		t.Errorf("left: %s", got)
+	}
+	held.Close()
+	r, err = Prune(d.path, time.Now().Add(-2500*time.Millisecond))
+	if err != nil || r.Layers != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if got := keys(t, d); got != "1 2" {
+		t.Errorf("left: %s", got)
+	}
+	if r, err := Prune(d.path, time.Time{}); err != nil || r.Layers != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if entries, err := os.ReadDir(d.path); err != nil || len(entries) != 0 {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	d := open(t, t.TempDir(), 1<<20, "boot")
+	for _, k := range []string{"", "../x", key(1)[1:], key(1) + "\n", strings.ToUpper(key(0xa))} {
+		if _, err := d.Create(k); !errors.Is(err, ErrForm) {
+			t.Errorf("%q: %v", k, err)
+		}
+	}
+	for _, size := range []int{0, firstBlock, 2*firstBlock + 1} {
+		in, err := d.Create(key(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Commit(); !errors.Is(err, ErrSize) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	// A link is no image, whatever it leads to.
+	i := put(t, d, 1)
+	i.Close()
+	if err := os.Rename(i.Path, i.Path+"x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(i.Path+"x", i.Path); err != nil {
+		t.Fatal(err)
+	}
+	if got := keys(t, d); got != "" {
+		t.Errorf("a link counts: %s", got)
+	}
+	// What a writer left that died is removed some time later.
+	dead, err := d.Create(key(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * abandoned)
+	if err := os.Chtimes(dead.file.Name(), old, old); err != nil {
+		t.Fatal(err)
+	}
+	open(t, d.path, 1, "boot")
+	if left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*")); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
