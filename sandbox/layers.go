@@ -1,10 +1,14 @@
 package sandbox
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +24,11 @@ import (
 type layers struct {
 	dir  *layerdir.Dir
 	path string
-	keep bool // dir outlives the run
+	keep bool   // dir outlives the run
+	name string // of this build among those that the directory knows
 	sink request.Sink
-	disk *disk // what they take their room from
+	disk *disk  // what they take their room from
+	in   *store // has the blobs that fetch has pulled
 
 	mu   sync.Mutex
 	held map[string]*layerdir.Image // by key
@@ -31,7 +37,7 @@ type layers struct {
 // openLayers makes ready what keeps images, in the cache directory or else in the
 // run's own, and tells the request which ones there are.
 func openLayers(c *Config, home string, s *store) (*layers, error) {
-	l := &layers{sink: c.Sink, held: map[string]*layerdir.Image{}, keep: c.Caches.Dir != ""}
+	l := &layers{name: nameOf(*c), sink: c.Sink, in: s, held: map[string]*layerdir.Image{}, keep: c.Caches.Dir != ""}
 	l.path = filepath.Join(home, "layers")
 	if l.keep {
 		l.path = c.Caches.layers()
@@ -55,8 +61,69 @@ func openLayers(c *Config, home string, s *store) (*layers, error) {
 	return l, nil
 }
 
-// use returns the files of the images that build is to have.
+// nameOf is what a build has in common with its next run: most likely they need
+// the same images.
+func nameOf(c Config) string {
+	r := c.Request
+	b, err := json.Marshal([]any{c.Context, r.Source, c.Dockerfile, r.DockerfileURL, c.DockerfileData, r.Target, r.Platforms})
+	if err != nil {
+		return "" // nothing is known of such a build
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// guess lists the images that build needs if it is like the last time.
+func (l *layers) guess() (keys []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range l.dir.Recall(l.name) {
+		if i := l.held[key]; i != nil && i.Use() == nil && len(keys) < request.MaxLayers {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// unpackable is up to which size images need not be mounted: unpacking the layers
+// takes less time than a start of a sandbox.
+const unpackable = 16 << 20
+
+// lacks tells whether a build with some images mounted has to start anew with those
+// of keys.
+func (l *layers) lacks(mounted, keys []string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var size int64
+	for _, key := range keys {
+		if slices.Contains(mounted, key) {
+			continue
+		}
+		_, digest, _ := strings.Cut(key, "-")
+		i := l.held[key]
+		if _, pulled := l.in.size("sha256:" + digest); i == nil || !pulled {
+			return true
+		}
+		size += i.Size()
+	}
+	return size > unpackable
+}
+
+// remember notes for the next time what was needed.
+func (l *layers) remember(keys []string) {
+	if !l.keep {
+		return
+	}
+	if err := l.dir.Remember(l.name, keys); err != nil {
+		warn(l.sink, err.Error())
+	}
+}
+
+// use returns the files of images that build is to have.
 func (l *layers) use(keys []string) ([]string, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var files []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -83,8 +84,12 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 		all     sync.WaitGroup
 	)
 	play := func(p part, then func(request.Result) error) {
+		how := b.play
+		if p.role == request.RoleBuild {
+			how = b.playMounted
+		}
 		all.Go(func() {
-			res, err := b.play(ctx, p)
+			res, err := how(ctx, p)
 			b.note(p.role, res)
 			if err == nil && res.Failure == nil {
 				err = then(res)
@@ -95,6 +100,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 		})
 	}
 	play(part{role: request.RoleFetch}, func(res request.Result) error {
+		b.layers.remember(res.Layers)
 		fetched.pass(request.Go{Fetched: res.Fetched, Layers: res.Layers})
 		return nil
 	})
@@ -115,14 +121,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 			}
 			return fetched.take(ctx)
 		}
-		mounted := func(ctx context.Context) ([]string, error) {
-			start, err := fetched.take(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return b.layers.use(start.Layers)
-		}
-		play(part{role: request.RoleBuild, layers: mounted, begin: begin}, func(res request.Result) error {
+		play(part{role: request.RoleBuild, begin: begin}, func(res request.Result) error {
 			pushing, err := b.attest(res)
 			if err == nil {
 				image.pass(pushing)
@@ -204,9 +203,8 @@ type part struct {
 	role request.Role
 	// stands is told what was measured of the walls, good or not.
 	stands func(request.RolePosture)
-	// layers waits for the images that the role mounts, before it is started; nil:
-	// there are none.
-	layers func(context.Context) ([]string, error)
+	// layers are the keys of the images that the role mounts.
+	layers []string
 	// begin waits for what the role begins with; nil: at once.
 	begin func(context.Context) (request.Go, error)
 	// ready is called once, when the role is ready for its image; nil: never.
@@ -215,15 +213,41 @@ type part struct {
 	image func(context.Context) (request.Pushing, error)
 }
 
+// errMounts ends a sandbox that has other images mounted than it needs.
+var errMounts = errors.New("other layers are needed")
+
+// playMounted runs build. What a sandbox has mounted it has from its start, and what
+// it needs is known when fetch has ended: so that it need not wait for that, it
+// starts with what was needed last time, and anew if that was wrong.
+func (b *build) playMounted(ctx context.Context, p part) (request.Result, error) {
+	begin, needs := p.begin, []string(nil)
+	p.layers = b.layers.guess()
+	p.begin = func(ctx context.Context) (request.Go, error) {
+		start, err := begin(ctx)
+		if needs = start.Layers; err == nil && b.layers.lacks(p.layers, needs) {
+			err = errMounts
+		}
+		start.Layers = p.layers
+		return start, err
+	}
+	res, err := b.play(ctx, p)
+	if !errors.Is(err, errMounts) {
+		return res, err
+	}
+	if err := os.RemoveAll(b.home.of(p.role).bundle); err != nil {
+		return request.Result{}, fmt.Errorf("start again: %w", err)
+	}
+	p.begin, p.layers = begin, needs
+	return b.play(ctx, p)
+}
+
 // play runs one role in a sandbox of its own to its end.
 func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	l := b.home.of(p.role)
 	c := b.c.playing(p.role)
-	if p.layers != nil {
-		var err error
-		if c.layers, err = p.layers(ctx); err != nil {
-			return request.Result{}, err
-		}
+	var err error
+	if c.layers, err = b.layers.use(p.layers); err != nil {
+		return request.Result{}, err
 	}
 	if err := writeBundle(c, l, b.mode); err != nil {
 		return request.Result{}, err

@@ -59,12 +59,12 @@ func Open(path string, limit int64, boot string) (*Dir, error) {
 		return nil, fmt.Errorf("layer images: %w", err)
 	}
 	d := &Dir{path: path, limit: limit, boot: boot}
-	return d, d.sweep(abandoned)
+	return d, errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgetAfter))
 }
 
-// sweep removes incomplete files of at least that age.
-func (d *Dir) sweep(age time.Duration) error {
-	left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*"))
+// sweep removes files of at least that age.
+func (d *Dir) sweep(pattern string, age time.Duration) error {
+	left, err := filepath.Glob(filepath.Join(d.path, pattern))
 	if err != nil {
 		return fmt.Errorf("layer images: %w", err)
 	}
@@ -95,6 +95,9 @@ type Image struct {
 	dir  *Dir
 	note note
 }
+
+// Size is the size of the image in bytes.
+func (i *Image) Size() int64 { return i.note.Size }
 
 // Close lets go of the image.
 func (i *Image) Close() error { return i.file.Close() }
@@ -235,19 +238,7 @@ func (d *Dir) write(key string, n note) error {
 	if err != nil {
 		return fmt.Errorf("layer image: %w", err)
 	}
-	f, err := os.CreateTemp(d.path, newPrefix)
-	if err != nil {
-		return fmt.Errorf("layer image: %w", err)
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), d.noteOf(key))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("layer image: %w", err)
-	}
-	return nil
+	return d.put(b, d.noteOf(key))
 }
 
 func (d *Dir) remove(key string) {

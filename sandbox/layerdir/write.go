@@ -145,7 +145,7 @@ func Prune(path string, before time.Time) (Removed, error) {
 	if err != nil {
 		return Removed{}, err
 	}
-	if err := d.sweep(abandoned); err != nil {
+	if err := d.sweep(newPrefix+"*", abandoned); err != nil {
 		return Removed{}, err
 	}
 	var old []found
