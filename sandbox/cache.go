@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cachedir"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/layerdir"
 )
 
 // Caches is where the cache mounts of RUN steps are kept between builds. The
@@ -37,24 +38,40 @@ func (c Caches) Filled() bool {
 // layers is the part of the directory that holds images of base layers.
 func (c Caches) layers() string { return filepath.Join(c.Dir, "layers") }
 
-// PruneCaches removes the cache mounts in a cache directory that were last used
-// before a time; zero: all.
-func PruneCaches(dir string, before time.Time) (cachedir.Removed, error) {
-	real, err := filepath.EvalSymlinks(dir)
-	mounts := Caches{Dir: real}.mounts()
-	if err == nil {
-		err = checkOwner(real)
+// Removed is what was removed from a cache directory.
+type Removed struct {
+	Mounts, Layers int
+	Bytes          int64
+}
+
+// PruneCaches removes what was last used before a time from a cache directory; zero:
+// all that no build uses now.
+func PruneCaches(dir string, before time.Time) (r Removed, err error) {
+	c := Caches{}
+	if c.Dir, err = filepath.EvalSymlinks(dir); err == nil {
+		err = checkOwner(c.Dir)
 	}
 	if err == nil {
-		err = checkOwner(mounts)
+		var gone cachedir.Removed
+		gone, err = pruned(c.mounts(), before, cachedir.Prune)
+		r.Mounts, r.Bytes = gone.Caches, gone.Bytes
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return cachedir.Removed{}, nil
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		var gone layerdir.Removed
+		gone, err = pruned(c.layers(), before, layerdir.Prune)
+		r.Layers, r.Bytes = gone.Layers, r.Bytes+gone.Bytes
 	}
-	if err != nil {
-		return cachedir.Removed{}, fmt.Errorf("cache directory: %w", err)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return r, fmt.Errorf("cache directory: %w", err)
 	}
-	return cachedir.Prune(mounts, before)
+	return r, nil
+}
+
+func pruned[T any](dir string, before time.Time, prune func(string, time.Time) (T, error)) (none T, err error) {
+	if err := checkOwner(dir); err != nil {
+		return none, err
+	}
+	return prune(dir, before)
 }
 
 // maxCaches is how many cache mounts one build may have.

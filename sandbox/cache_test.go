@@ -208,7 +208,7 @@ func TestCacheDirectories(t *testing.T) {
 			t.Errorf("%s: pruned", dir)
 		}
 	}
-	if r, err := PruneCaches(filepath.Join(base, "nowhere"), time.Time{}); err != nil || r.Caches != 0 {
+	if r, err := PruneCaches(filepath.Join(base, "nowhere"), time.Time{}); err != nil || r.Mounts != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

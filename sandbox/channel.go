@@ -214,8 +214,9 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 	}
 	s.wg.Go(func() {
 		// What an executor that is gone does not take, the reader finds out. But for
-		// what is too much to be sent, the role would wait for ever.
-		if err := s.release(ctx); errors.Is(err, request.ErrFrame) {
+		// what is too much to be sent, or not to be begun with, the role would wait for
+		// ever.
+		if err := s.release(ctx); errors.Is(err, request.ErrFrame) || errors.Is(err, errMounts) {
 			s.unsent.Store(&err)
 			_ = s.conn.SetReadDeadline(time.Now())
 		}

@@ -23,6 +23,10 @@
 // before it gets its name, and no string from it becomes a path, a flag, a mount
 // or an annotation.
 //
+// What a sandbox has mounted it has from its start. So build is started with the
+// images of layers that its like needed last time, and anew if fetch says otherwise,
+// unless what is missing is unpacked faster than that.
+//
 // Two things are otherwise than the architecture draws them. Fetch sees the
 // local contexts too, read-only: only so a COPY of what is not there is told
 // before anything is pulled. And the gateways live in the launcher's process: a

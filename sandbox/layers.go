@@ -49,6 +49,9 @@ func openLayers(c *Config, home string, s *store) (*layers, error) {
 	if l.dir, err = layerdir.Open(l.path, c.Caches.LayerLimit, strings.TrimSpace(string(boot))); err != nil {
 		return nil, err
 	}
+	if err := checkOwner(l.path); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
 	l.disk = s.diskOf(l.path)
 	images, err := l.dir.Hold()
 	if err != nil {

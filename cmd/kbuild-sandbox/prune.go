@@ -13,15 +13,15 @@ import (
 // unused is how long a cache mount is kept that no build uses.
 const unused = 7 * 24 * time.Hour
 
-const pruneLong = `Remove cache mounts (RUN --mount=type=cache) that no build has used for a week,
-and say what that freed. A build that is using one is not disturbed.`
+const pruneLong = `Remove cache mounts (RUN --mount=type=cache) and layers that no build has used for
+a week, and say what that freed. A build that is using one is not disturbed.`
 
 func (a *app) pruneCommand() *cobra.Command {
 	var dir string
 	var all bool
 	c := &cobra.Command{
 		Use:   "prune [flags]",
-		Short: "Remove cache mounts of earlier builds",
+		Short: "Remove cache mounts and layers of earlier builds",
 		Long:  pruneLong,
 		Args:  noArgs,
 	}
@@ -55,6 +55,6 @@ func (a *app) prune(dir string, all bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "removed %d cache mounts, %.1f MB\n", r.Caches, float64(r.Bytes)/1e6)
+	_, err = fmt.Fprintf(a.stdout, "removed %d cache mounts and %d layers, %.1f MB\n", r.Mounts, r.Layers, float64(r.Bytes)/1e6)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -210,5 +211,42 @@ func TestRefused(t *testing.T) {
 	open(t, d.path, 1, "boot")
 	if left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*")); err != nil || len(left) != 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// TestRecall: what was noted comes back until all is removed; a name or a file that
+// is none is nothing.
+func TestRecall(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path, 1<<30, "boot")
+	name := strings.Repeat("a", 64)
+	if got := d.Recall(name); got != nil {
+		t.Errorf("recalled %q of nothing", got)
+	}
+	for _, want := range [][]string{nil, {key(1), key(2)}, nil, {key(3)}} {
+		if err := d.Remember(name, want); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Recall(name); !slices.Equal(got, want) {
+			t.Errorf("recalled %q, want %q", got, want)
+		}
+	}
+	if err := d.Remember("../../x", nil); err != nil || d.Recall("../../x") != nil {
+		t.Errorf("a bad name: %v", err)
+	}
+	if entries, _ := os.ReadDir(path); len(entries) != 1 {
+		t.Errorf("there are %v", entries)
+	}
+	if err := os.WriteFile(filepath.Join(path, name+recallSuffix), []byte(`{"no": "list"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Recall(name); got != nil {
+		t.Errorf("recalled %q of a damaged file", got)
+	}
+	if _, err := Prune(path, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if entries, _ := os.ReadDir(path); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
 	}
 }

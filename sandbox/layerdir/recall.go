@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,16 +22,24 @@ const (
 
 var nameForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Remember notes under a name, 64 hex digits, which images somebody needed.
+// Remember notes under a name, 64 hex digits, which images somebody needed. None is
+// not noted.
 func (d *Dir) Remember(name string, keys []string) error {
 	if !nameForm.MatchString(name) {
+		return nil
+	}
+	path := filepath.Join(d.path, name+recallSuffix)
+	if len(keys) == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("layer images: %w", err)
+		}
 		return nil
 	}
 	b, err := json.Marshal(keys)
 	if err != nil {
 		return fmt.Errorf("layer images: %w", err)
 	}
-	return d.put(b, filepath.Join(d.path, name+recallSuffix))
+	return d.put(b, path)
 }
 
 // Recall returns what was noted under a name. It is a guess: the images need not

@@ -91,7 +91,7 @@ func (i *Incoming) commit() (*Image, error) {
 	if _, err := i.file.WriteAt(first, 0); err != nil {
 		return nil, err
 	}
-	if err := i.file.Chmod(0o444); err != nil {
+	if err := i.file.Chmod(0o400); err != nil {
 		return nil, err
 	}
 	if err := unix.Flock(int(i.file.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
@@ -145,7 +145,11 @@ func Prune(path string, before time.Time) (Removed, error) {
 	if err != nil {
 		return Removed{}, err
 	}
-	if err := d.sweep(newPrefix+"*", abandoned); err != nil {
+	forgotten := forgetAfter
+	if before.IsZero() {
+		forgotten = 0
+	}
+	if err := errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgotten)); err != nil {
 		return Removed{}, err
 	}
 	var old []found
