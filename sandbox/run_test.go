@@ -105,7 +105,7 @@ func byName(said []string) map[string]string {
 
 var wantTour = map[string]string{
 	"workspace":              "104857600",
-	"list /":                 "caches context context.tar contexts dev etc in kbuild-executor proc store sys tmp w",
+	"list /":                 "b caches context context.tar contexts dev etc in kbuild-executor proc store sys tmp w",
 	"list /w":                "",
 	"list /in":               "Dockerfile ca-certificates.crt hosts request.json resolv.conf",
 	"list /context":          "secret",
