@@ -32,7 +32,7 @@ type worker struct {
 	c     *copier
 	links *links
 	buf   []byte
-	attrs []byte
+	attrs attrReader
 }
 
 // entry copies one thing that is no directory.

@@ -126,11 +126,20 @@ func isSetgid(dir int) (bool, error) {
 // xattrs copies extended attributes. One that cannot be read or set is left
 // out, as BuildKit does.
 func (w *worker) xattrs(to, from int) error {
-	if w.attrs == nil {
-		w.attrs = make([]byte, 128<<10) // XATTR_LIST_MAX and XATTR_SIZE_MAX
+	return w.attrs.each(from, func(name string, value []byte) error { return unix.Fsetxattr(to, name, value, 0) })
+}
+
+// attrReader has the room for reading extended attributes.
+type attrReader []byte
+
+// each calls do for every attribute of an open file that a copy keeps, in their
+// order in the list.
+func (r *attrReader) each(fd int, do func(name string, value []byte) error) error {
+	if *r == nil {
+		*r = make([]byte, 128<<10) // XATTR_LIST_MAX and XATTR_SIZE_MAX
 	}
-	list, value := w.attrs[:64<<10], w.attrs[64<<10:]
-	n, err := unix.Flistxattr(from, list)
+	list, value := (*r)[:64<<10], (*r)[64<<10:]
+	n, err := unix.Flistxattr(fd, list)
 	if err != nil || n == 0 {
 		return ignoreXattr(err)
 	}
@@ -138,9 +147,9 @@ func (w *worker) xattrs(to, from int) error {
 		if !keptXattr(name) {
 			continue
 		}
-		k, err := unix.Fgetxattr(from, name, value)
+		k, err := unix.Fgetxattr(fd, name, value)
 		if err == nil {
-			err = unix.Fsetxattr(to, name, value[:k], 0)
+			err = do(name, value[:k])
 		}
 		if err := ignoreXattr(err); err != nil {
 			return fmt.Errorf("attribute %s: %w", name, err)
