@@ -20,6 +20,8 @@ type Tools struct {
 	// Build.Agents to a message of the SSH agent protocol, both without length.
 	Secret func(ctx context.Context, id string) ([]byte, error)
 	Agent  func(ctx context.Context, id string, message []byte) ([]byte, error)
+	// Steps is the layer cache; nil: there is none.
+	Steps  LayerCache
 	Sink   request.Sink
 	Outlet request.Outlet
 	// Nodes makes device nodes where this process may not; nil: mknod.

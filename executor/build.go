@@ -30,6 +30,10 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 		player: p, store: st, format: chooseFormat(p.req, plans),
 		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
 	}
+	b.known = byStage(plans, p.known)
+	if p.tools.Steps != nil {
+		b.keeper = newKeeper(ctx, p)
+	}
 	if b.caches, err = newCaches(p.req, p.space, p.tools, p.steps); err != nil {
 		return desc, err
 	}
@@ -56,6 +60,8 @@ type build struct {
 	bases    bases
 	ledger   ledger
 	taken    taken
+	known    map[*plan.Stage][]request.KnownStep
+	keeper   *keeper       // nil: no layer is kept
 	tasks    *rootfs.Tasks // bounds the processes of RUN steps, if there are any
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -43,7 +44,10 @@ func (p *player) pull(ctx context.Context, st *store.Store) error {
 	if p.req.Role == request.RoleFetch {
 		from.layers = newLayerImages(ctx, p)
 	}
-	wanted, mounted, err := from.wanted(plans)
+	if p.result.Steps, err = p.lookUp(ctx, plans); err != nil {
+		return err
+	}
+	wanted, mounted, err := from.wanted(plans, p.result.Steps)
 	if err != nil {
 		return err
 	}
@@ -56,8 +60,24 @@ func (p *player) pull(ctx context.Context, st *store.Store) error {
 		g.Go(func() error { return from.pull(ctx, w) })
 	}
 	err = g.Wait()
-	p.result.Layers = from.layers.of(mounted)
+	p.result.Layers = append(from.layers.of(mounted), cachedLayers(plans, p.result.Steps)...)
 	return err
+}
+
+// cachedLayers are the images of cached steps that somebody reads.
+func cachedLayers(plans []*plan.Plan, steps []request.KnownStep) (list []string) {
+	known := byStage(plans, steps)
+	for _, p := range plans {
+		needs := survey(p, known)
+		for _, s := range p.Stages {
+			for _, k := range known[s] {
+				if n := needs[s]; n.files && usable(k.Cached, n.shipped) && k.Cached.Image && !slices.Contains(list, k.Cached.LayerKey()) {
+					list = append(list, k.Cached.LayerKey())
+				}
+			}
+		}
+	}
+	return list
 }
 
 // wantedLayer is a layer that has to be pulled.
@@ -70,9 +90,15 @@ type wantedLayer struct {
 
 // wanted lists the layers to pull, each once, remembers where all are from, and
 // lists those whose files build wants.
-func (r *fromRegistry) wanted(plans []*plan.Plan) (list []wantedLayer, mounted []layerID, err error) {
+func (r *fromRegistry) wanted(plans []*plan.Plan, steps []request.KnownStep) (list []wantedLayer, mounted []layerID, err error) {
 	at := map[v1.Hash]int{}
+	known := byStage(plans, steps)
+	needs := map[*plan.Stage]need{}
+	for _, p := range plans {
+		maps.Copy(needs, survey(p, known))
+	}
 	for _, s := range onImages(plans) {
+		files := needs[s].files
 		img := r.found[s.Base.Image.Digest]
 		source, stays := r.elsewhere(img)
 		diffs, err := diffIDs(s.Base.Image)
@@ -85,13 +111,13 @@ func (r *fromRegistry) wanted(plans []*plan.Plan) (list []wantedLayer, mounted [
 					return nil, nil, err
 				}
 			}
-			var files *layerID
-			if s.NeedsFiles && i < len(diffs) && r.layers != nil {
-				files = &layerID{diffs[i], l.Digest}
-				mounted = append(mounted, *files)
+			var id *layerID
+			if files && i < len(diffs) && r.layers != nil {
+				id = &layerID{diffs[i], l.Digest}
+				mounted = append(mounted, *id)
 			}
-			there := files != nil && r.layers.has(*files)
-			if stays && (there || !s.NeedsFiles) {
+			there := id != nil && r.layers.has(*id)
+			if stays && (there || !files) {
 				continue
 			}
 			n, begun := at[l.Digest]
@@ -99,8 +125,8 @@ func (r *fromRegistry) wanted(plans []*plan.Plan) (list []wantedLayer, mounted [
 				n, at[l.Digest] = len(list), len(list)
 				list = append(list, wantedLayer{image: img, layer: l})
 			}
-			if !there && files != nil {
-				list[n].files = files
+			if !there && id != nil {
+				list[n].files = id
 			}
 		}
 	}

@@ -43,11 +43,9 @@ func (b *build) image(p *plan.Plan, i int) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
+	needs := survey(p, b.known)
 	for _, s := range p.Stages {
-		img.stages[s.ID] = &stage{Stage: s, image: img, keys: names[s], done: make(chan struct{})}
-	}
-	for s := p.Target; s != nil; s = s.Base.Stage {
-		img.stages[s.ID].shipped = true
+		img.stages[s.ID] = &stage{Stage: s, image: img, keys: names[s], known: b.known[s], need: needs[s], done: make(chan struct{})}
 	}
 	return img, nil
 }

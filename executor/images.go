@@ -124,9 +124,27 @@ func (t *imaged) Close() error {
 
 var errDropped = errors.New("the blob was dropped")
 
-// make hands out the image of the layer that r has.
+// make hands out the image of a base layer, whose blob r has.
 func (l *layerImages) make(r io.Reader, id layerID) error {
-	out, err := l.out.Open(request.Output{Kind: request.OutputLayer, Name: id.key()})
+	err := l.write(r, id.key(), func(got v1.Hash) (string, error) {
+		if got != id.diffID {
+			return "", errMismatch
+		}
+		return "", nil
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.have[id.key()] = true
+	return nil
+}
+
+// write hands out the image of the layer that r has. name says what to commit it as,
+// when the digest of the tar is known.
+func (l *layerImages) write(r io.Reader, key string, name func(diffID v1.Hash) (string, error)) error {
+	out, err := l.out.Open(request.Output{Kind: request.OutputLayer, Name: key})
 	if err != nil {
 		return err
 	}
@@ -146,8 +164,9 @@ func (l *layerImages) make(r io.Reader, id layerID) error {
 		}
 		return f, err
 	}})
-	if err == nil && got != id.diffID {
-		err = errMismatch
+	as := ""
+	if err == nil {
+		as, err = name(got)
 	}
 	if err == nil {
 		_, err = w.Write(first)
@@ -155,14 +174,8 @@ func (l *layerImages) make(r io.Reader, id layerID) error {
 	if err == nil {
 		err = w.Flush()
 	}
-	if err == nil {
-		err = out.Commit("")
-	}
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.have[id.key()] = true
-	return nil
+	return out.Commit(as)
 }

@@ -30,7 +30,7 @@ func (b *build) named(ctx context.Context, s *stage) error {
 	s.tree, s.base = w.tree.Fork(), w.tree.Lowers()
 	s.work = append(s.work, w)
 	if s.shipped {
-		w.packing.Do(func() { b.pack(ctx, w, s.image.clamp()) })
+		w.packing.Do(func() { b.pack(ctx, w, s) })
 	}
 	return nil
 }

@@ -21,7 +21,9 @@ type player struct {
 	steps  *Steps
 	space  *rootfs.Space // see enter
 	in     Inputs
-	layers []string // keys of base layers that are mounted, see request.LayerPath
+	layers []string // keys of layers that are mounted, see request.LayerPath
+	// known is what fetch has found in the layer cache of the steps of all plans.
+	known  []request.KnownStep
 	result request.Result
 }
 
@@ -125,7 +127,7 @@ func (p *player) build(ctx context.Context, start request.Go) (err error) {
 	if err != nil {
 		return err
 	}
-	p.layers = start.Layers
+	p.layers, p.known = start.Layers, start.Steps
 	times, err := p.useFetched(start.Fetched)
 	if err != nil {
 		return err

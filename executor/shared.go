@@ -10,6 +10,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
 
@@ -121,6 +122,11 @@ type work struct {
 
 	packing sync.Once
 	layer   layer.Blob // complete when the packers have ended
+
+	// key is that of the layer cache and plain the one without content, if it has
+	// one; end is what steps on top stand on. Empty: there is none.
+	key, plain, end stepKey
+	cached          *request.CachedStep // it was not done; nil: it was
 }
 
 // ledger knows the work of a build by its key. It is safe for concurrent use.

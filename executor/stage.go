@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -22,17 +21,31 @@ type stage struct {
 	*plan.Stage
 	image *image
 	keys  stageKeys
-	// shipped: its layers are part of the image, so they are packed.
-	shipped bool
+	known []request.KnownStep // of the steps; nil: there is no layer cache
+	need
 	// done is closed when tree is complete.
 	done chan struct{}
 	tree *rootfs.Tree
 	base []string // what tree began with
-	work []*work  // one for each step, after one for the files of a named context
+	// cached are layers on top of tree that nobody has needed yet.
+	cached []*work
+	work   []*work // one for each step, after one for the files of a named context
+	// end is the key that steps on top of this stage stand on; valid after done.
+	end stepKey
 }
 
 // run brings one stage to its end.
 func (b *build) run(ctx context.Context, s *stage) error {
+	if s.shipped || s.files { // else what others need of it is known
+		if err := b.runSteps(ctx, s); err != nil {
+			return err
+		}
+	}
+	close(s.done)
+	return nil
+}
+
+func (b *build) runSteps(ctx context.Context, s *stage) error {
 	for _, id := range s.Needs {
 		select {
 		case <-s.image.stages[id].done:
@@ -40,55 +53,69 @@ func (b *build) run(ctx context.Context, s *stage) error {
 			return ctx.Err()
 		}
 	}
-	if s.NeedsFiles {
-		tree, err := b.base(ctx, s)
-		if err != nil {
-			return err
-		}
-		s.tree, s.base = tree, tree.Lowers()
+	if err := b.begin(ctx, s); err != nil {
+		return err
 	}
-	if s.Base.Named != "" && (s.NeedsFiles || s.shipped) {
-		if err := b.named(ctx, s); err != nil {
-			return err
-		}
-	}
-	for i, st := range s.Steps {
+	for i := range s.Steps {
 		w := b.ledger.find(s.keys[i+1])
-		if w != nil {
-			s.tree = w.tree.Fork()
-		} else {
+		if w == nil {
 			var err error
-			if w, err = b.step(ctx, s, st); err != nil {
+			if w, err = b.obtain(ctx, s, i); err != nil {
 				return err
 			}
 			b.ledger.enter(s.keys[i+1], w)
 		}
-		s.work = append(s.work, w)
-		if s.shipped {
-			w.packing.Do(func() { b.pack(ctx, w, s.image.clamp()) })
+		s.add(w)
+		if w.cached == nil && (s.shipped || w.key != "") {
+			w.packing.Do(func() { b.pack(ctx, w, s) })
 		}
 	}
-	close(s.done)
+	if s.read {
+		return b.grow(ctx, s)
+	}
 	return nil
+}
+
+// begin gives a stage what it stands on.
+func (b *build) begin(ctx context.Context, s *stage) (err error) {
+	if s.end, err = b.beginKey(s); err != nil {
+		return err
+	}
+	if s.files {
+		if s.tree, err = b.base(ctx, s); err != nil {
+			return err
+		}
+		s.base = s.tree.Lowers()
+	}
+	if s.Base.Named != "" {
+		return b.named(ctx, s)
+	}
+	return nil
+}
+
+// add puts the work of the next step on top of a stage.
+func (s *stage) add(w *work) {
+	s.work, s.end = append(s.work, w), w.end
+	switch {
+	case w.tree != nil:
+		s.tree, s.cached = w.tree.Fork(), nil
+	case s.files:
+		s.cached = append(s.cached, w)
+	}
 }
 
 // step does one step on top of the stage's tree.
 func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error) {
+	if err := b.grow(ctx, s); err != nil {
+		return nil, err
+	}
 	var tail tail
 	w := &work{step: st, lowers: s.tree.Lowers()}
 	err := b.steps.do(st.Name, func(a *announced) error {
-		env := step.Env{
-			Space: b.space, Context: b.in.Context, Named: b.in.Named,
-			Download: b.download(), Nodes: b.tools.Nodes, Secret: b.secret, Agent: b.agent, Checkout: b.checkout,
-			OpenCache: b.caches.opener(s.image),
-			Stage:     func(id plan.StageID) *rootfs.Tree { return s.image.stages[id].tree },
-			Run:       b.req.Run,
-			Timeout:   b.req.Limits.StepTimeout,
-			Tasks:     b.tasks,
-			Output: func(stream int, data []byte) {
-				tail.add(data)
-				a.output(stream, data)
-			},
+		env := b.env(s)
+		env.Output = func(stream int, data []byte) {
+			tail.add(data)
+			a.output(stream, data)
 		}
 		var err error
 		w.upper, err = step.Do(ctx, st.Op, s.tree, env)
@@ -101,9 +128,22 @@ func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error
 	return w, nil
 }
 
-// pack leaves the upper directory of a step to a packer. Times later than clamp
-// become that.
-func (b *build) pack(ctx context.Context, w *work, clamp *time.Time) {
+// env is what the steps of a stage work with.
+func (b *build) env(s *stage) step.Env {
+	return step.Env{
+		Space: b.space, Context: b.in.Context, Named: b.in.Named,
+		Download: b.download(), Nodes: b.tools.Nodes, Secret: b.secret, Agent: b.agent, Checkout: b.checkout,
+		OpenCache: b.caches.opener(s.image),
+		Stage:     func(id plan.StageID) *rootfs.Tree { return s.image.stages[id].tree },
+		Run:       b.req.Run,
+		Timeout:   b.req.Limits.StepTimeout,
+		Tasks:     b.tasks,
+	}
+}
+
+// pack leaves the upper directory of a step to a packer: it becomes a layer of the
+// image, or of the layer cache, or both.
+func (b *build) pack(ctx context.Context, w *work, s *stage) {
 	b.unpacked.Add(1)
 	b.packers.Go(func() error {
 		defer b.unpacked.Add(-1)
@@ -111,13 +151,12 @@ func (b *build) pack(ctx context.Context, w *work, clamp *time.Time) {
 			return err
 		}
 		defer b.packing.Release(1)
-		blob, err := layer.Pack(ctx, w.upper, b.store, layer.PackOptions{
-			Compression: b.req.Compression, Media: string(b.format), Lowers: w.lowers, ClampTo: clamp,
-		})
-		if err != nil {
+		opt := layer.PackOptions{
+			Compression: b.req.Compression, Media: string(b.format), Lowers: w.lowers, ClampTo: s.image.clamp(),
+		}
+		if err := b.packed(ctx, w, s.shipped, opt); err != nil {
 			return &StepError{Step: w.step, Err: fmt.Errorf("make the layer: %w", err)}
 		}
-		w.layer = blob
 		return nil
 	})
 }

@@ -101,6 +101,12 @@ func (s *Steps) start(name string) *announced {
 	return a
 }
 
+// cached announces work that need not be done.
+func (s *Steps) cached(name string) {
+	a := s.start(name)
+	s.emit(request.Event{Kind: request.EventDone, Step: a.id, Cached: true})
+}
+
 // do runs work between its announcement and its end.
 func (s *Steps) do(name string, work func(*announced) error) error {
 	a := s.start(name)

@@ -40,6 +40,9 @@ type PackOptions struct {
 	// and opaque markers that hide nothing of them are left out. Empty: all
 	// are written.
 	Lowers []string
+	// Tee gets the tar as it comes; nil: nobody does. What it fails with is Pack's
+	// error.
+	Tee io.Writer
 }
 
 // Blob is a layer in the store.
@@ -69,7 +72,38 @@ func Pack(ctx context.Context, upper string, st *store.Store, opt PackOptions) (
 	if err != nil {
 		return Blob{}, fmt.Errorf("pack layer: %w", err)
 	}
-	b := Blob{MediaType: media}
+	b, err := tarred(ctx, upper, opt, func(ctx context.Context, in <-chan []byte, free chan<- []byte) error {
+		return compressChunks(ctx, z, in, free)
+	})
+	if err != nil {
+		z.Close()
+		return Blob{}, fmt.Errorf("pack layer: %w", err)
+	}
+	b.MediaType = media
+	if b.Digest, b.Size, err = blob.Commit(); err != nil {
+		return Blob{}, fmt.Errorf("pack layer: %w", err)
+	}
+	return b, nil
+}
+
+// PackTar writes the upper directory of an overlay as the tar of a layer, to opt.Tee
+// alone: the blob has neither digest nor size.
+func PackTar(ctx context.Context, upper string, opt PackOptions) (Blob, error) {
+	b, err := tarred(ctx, upper, opt, func(_ context.Context, in <-chan []byte, free chan<- []byte) error {
+		for c := range in {
+			free <- c[:cap(c)]
+		}
+		return nil
+	})
+	if err != nil {
+		return Blob{}, fmt.Errorf("pack layer: %w", err)
+	}
+	return b, nil
+}
+
+// tarred makes the tar of a layer, hashes it, and leaves its chunks to take, which
+// gives them back.
+func tarred(ctx context.Context, upper string, opt PackOptions, take func(context.Context, <-chan []byte, chan<- []byte) error) (b Blob, err error) {
 	sum := sha256.New()
 	g, ctx := errgroup.WithContext(ctx)
 	p := newChunkWriter(ctx)
@@ -82,23 +116,28 @@ func Pack(ctx context.Context, upper string, st *store.Store, opt PackOptions) (
 		return p.flush()
 	})
 	hashed := make(chan []byte, chunkCount)
-	g.Go(func() error { return hashChunks(p.out, hashed, sum, &b.TarSize) })
-	g.Go(func() error { return compressChunks(ctx, z, hashed, p.free) })
+	g.Go(func() error { return hashChunks(p.out, hashed, io.MultiWriter(writers(sum, opt.Tee)...), &b.TarSize) })
+	g.Go(func() error { return take(ctx, hashed, p.free) })
 	if err := g.Wait(); err != nil {
-		z.Close()
-		return Blob{}, fmt.Errorf("pack layer: %w", err)
+		return Blob{}, err
 	}
 	b.DiffID = sumHash(sum)
-	if b.Digest, b.Size, err = blob.Commit(); err != nil {
-		return Blob{}, fmt.Errorf("pack layer: %w", err)
-	}
 	return b, nil
 }
 
-func hashChunks(in <-chan []byte, out chan<- []byte, sum hash.Hash, size *int64) error {
+func writers(sum hash.Hash, tee io.Writer) []io.Writer {
+	if tee == nil {
+		return []io.Writer{sum}
+	}
+	return []io.Writer{sum, tee}
+}
+
+func hashChunks(in <-chan []byte, out chan<- []byte, to io.Writer, size *int64) error {
 	defer close(out)
 	for c := range in {
-		sum.Write(c)
+		if _, err := to.Write(c); err != nil {
+			return err
+		}
 		*size += int64(len(c))
 		out <- c
 	}

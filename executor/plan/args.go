@@ -16,6 +16,11 @@ import (
 // proxyNames are arguments that reach every RUN undeclared, in either case.
 var proxyNames = [...]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"}
 
+// IsProxy says whether a variable is one of those.
+func IsProxy(variable string) bool {
+	return slices.ContainsFunc(proxyNames[:], func(p string) bool { return strings.EqualFold(p, variable) })
+}
+
 // proxies are the proxy variables among build arguments, in both cases.
 func proxies(args map[string]string) []string {
 	var list []string
@@ -184,8 +189,7 @@ func (m *maker) unconsumed(stages []instructions.Stage) []string {
 	var names []string
 	for _, kv := range m.opt.Args {
 		k := kv.Key
-		isProxy := slices.ContainsFunc(proxyNames[:], func(p string) bool { return strings.EqualFold(p, k) })
-		if !known[k] && !isProxy && k != sourceDateEpoch && !strings.HasPrefix(k, "BUILDKIT_") {
+		if !known[k] && !IsProxy(k) && k != sourceDateEpoch && !strings.HasPrefix(k, "BUILDKIT_") {
 			names = append(names, k)
 		}
 	}

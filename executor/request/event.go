@@ -30,6 +30,7 @@ type Event struct {
 	Text   string    `json:"text,omitempty"`
 	Line   int       `json:"line,omitempty"`
 	Error  string    `json:"error,omitempty"`
+	Cached bool      `json:"cached,omitempty"` // with done: the layer cache had the result
 }
 
 // Sink takes events. It is safe for concurrent use and never blocks for long.
@@ -45,6 +46,7 @@ const (
 	Push   Scope = "push"   // the same, for writing
 	Secret Scope = "secret" // the value of one of Build.Secrets
 	Agent  Scope = "agent"  // the reply of one of Build.Agents to a message
+	Step   Scope = "step"   // a CachedStep of the layer cache, by its key
 )
 
 // Ask asks the launcher for something that only it has. ID pairs it with its
@@ -54,7 +56,7 @@ type Ask struct {
 	Host       string `json:"host,omitempty"`       // pull, push: registry host[:port]
 	Repository string `json:"repository,omitempty"` // pull, push: without the host
 	Scope      Scope  `json:"scope"`
-	Name       string `json:"name,omitempty"` // secret, agent: the id
+	Name       string `json:"name,omitempty"` // secret, agent: the id; step: the key
 	// Data is a message for an SSH agent, without its length.
 	Data []byte `json:"data,omitempty"`
 }
@@ -105,6 +107,9 @@ const (
 	// OutputLayer is the image of the layer that Name is the LayerKey of, by fetch.
 	// The image's first block, of LayerBlock bytes, comes last.
 	OutputLayer OutputKind = "layer"
+	// OutputStep is a CachedStep, as JSON, under the key that is Name, by build. What
+	// it names has come before.
+	OutputStep OutputKind = "step"
 )
 
 // MaxStreams is how many outputs may be open at a time.
@@ -188,6 +193,8 @@ type Result struct {
 	Fetched []Fetched `json:"fetched,omitempty"`
 	// Layers are those whose images build is to have, by LayerKey.
 	Layers []string `json:"layers,omitempty"`
+	// Steps are what the layer cache has of the steps of all plans, in order.
+	Steps []KnownStep `json:"steps,omitempty"`
 	// Materials are what the build was made from.
 	Materials []Material `json:"materials,omitempty"`
 }

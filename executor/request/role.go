@@ -29,6 +29,8 @@ type Go struct {
 	// Layers are those whose images are mounted, by LayerKey, each where LayerPath
 	// says.
 	Layers []string `json:"layers,omitempty"`
+	// Steps are what fetch has found in the layer cache; for build.
+	Steps []KnownStep `json:"steps,omitempty"`
 }
 
 // LayerKey names a layer: by its tar's digest and by its blob's, both as

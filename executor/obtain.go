@@ -1,0 +1,173 @@
+package executor
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
+)
+
+// obtain has one step from the layer cache, or does it.
+func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
+	st := s.Steps[i]
+	var known request.KnownStep
+	if i < len(s.known) {
+		known = s.known[i]
+	}
+	if usable(known.Cached, s.shipped) {
+		return b.reuse(s, st, known)
+	}
+	if b.tools.Steps == nil {
+		return b.step(ctx, s, st)
+	}
+	known, err := b.complete(ctx, s, st, known)
+	if err != nil {
+		return nil, err
+	}
+	// Nobody has mounted what only turns up now.
+	if usable(known.Cached, s.shipped) && known.Cached.Digest != "" {
+		return b.reuse(s, st, known)
+	}
+	w, err := b.step(ctx, s, st)
+	if err != nil {
+		return nil, err
+	}
+	w.key, w.plain = stepKey(known.Key), stepKey(known.Plain)
+	w.end, err = b.endOf(s, st.Op, w.key)
+	return w, err
+}
+
+// reuse takes a layer that the cache has.
+func (b *build) reuse(s *stage, st *plan.Step, known request.KnownStep) (*work, error) {
+	blob, err := cachedBlob(known.Cached)
+	if err != nil {
+		return nil, err
+	}
+	w := &work{step: st, layer: blob, cached: &known.Cached, key: stepKey(known.Key)}
+	if w.end, err = b.endOf(s, st.Op, w.key); err != nil {
+		return nil, err
+	}
+	b.steps.cached(st.Name)
+	return w, nil
+}
+
+// cachedBlob is the layer of a cached step.
+func cachedBlob(c request.CachedStep) (blob layer.Blob, err error) {
+	blob = layer.Blob{Size: c.Size, TarSize: c.TarSize, MediaType: types.MediaType(c.Media)}
+	if blob.DiffID, err = v1.NewHash(c.DiffID); err == nil && c.Digest != "" {
+		blob.Digest, err = v1.NewHash(c.Digest)
+	}
+	if err != nil {
+		return blob, fmt.Errorf("layer cache: %w", err)
+	}
+	return blob, nil
+}
+
+// endOf is what the steps on top of a step stand on.
+func (b *build) endOf(s *stage, op plan.Op, key stepKey) (stepKey, error) {
+	k := newKeyer(b.req, s.image.plan)
+	facts, _, _ := k.plain(s.end, op)
+	return k.on(s.end, facts, key)
+}
+
+// beginKey is the key of what a stage stands on.
+func (b *build) beginKey(s *stage) (stepKey, error) {
+	var below stepKey
+	if s.Base.Stage != nil {
+		below = s.image.stages[s.Base.Stage.ID].end
+	}
+	return newKeyer(b.req, s.image.plan).base(s.Stage, below)
+}
+
+// complete finds the keys of a step that has to be done, as far as it has some, and
+// what the cache knows under them: fetch could not read other stages.
+func (b *build) complete(ctx context.Context, s *stage, st *plan.Step, known request.KnownStep) (request.KnownStep, error) {
+	k := newKeyer(b.req, s.image.plan)
+	facts, sources, ok := k.plain(s.end, st.Op)
+	if !ok {
+		return request.KnownStep{}, nil
+	}
+	var reads []stepKey
+	for _, src := range sources {
+		reads = append(reads, s.image.stages[src.ID].end)
+	}
+	plain, err := k.key(facts, reads, "")
+	if err != nil {
+		return known, err
+	}
+	asked := known.Key != "" // by fetch, who found nothing
+	if op, copies := st.Op.(*plan.Copy); copies && len(op.Paths) > 0 {
+		known.Plain = string(plain)
+		if asked {
+			return known, nil
+		}
+		sum, err := step.Digest(ctx, op, b.env(s))
+		if err != nil {
+			return known, err
+		}
+		key, err := k.key(facts, nil, hex.EncodeToString(sum[:]))
+		if err != nil {
+			return known, err
+		}
+		known.Key = string(key)
+	} else {
+		known.Key = string(plain)
+	}
+	if asked || known.Key == "" || b.skipsCache(s.Stage) {
+		return known, nil
+	}
+	known.Cached, err = b.tools.Steps.Find(ctx, known.Key)
+	return known, err
+}
+
+// grow adds the layers that the cache had to the tree of a stage.
+func (b *build) grow(ctx context.Context, s *stage) error {
+	for _, w := range s.cached {
+		dirs, err := b.cachedDirs(ctx, s, w)
+		if err != nil {
+			return &StepError{Step: w.step, Err: fmt.Errorf("layer cache: %w", err)}
+		}
+		s.tree = b.space.Tree(append(s.tree.Lowers(), dirs...)...)
+	}
+	s.cached = nil
+	return nil
+}
+
+// cachedDirs are the lower directories of a cached layer.
+func (b *build) cachedDirs(ctx context.Context, s *stage, w *work) ([]string, error) {
+	below := s.tree.Lowers()
+	if n := slices.Index(b.layers, w.cached.LayerKey()); n >= 0 && w.cached.Image {
+		return layer.Lowers(ctx, string(request.LayerPath(n)), below, b.space.Mkdir, b.tools.Nodes)
+	}
+	if w.cached.Digest == "" {
+		return nil, fmt.Errorf("layer %s is not mounted", w.cached.DiffID)
+	}
+	dir, err := b.space.Mkdir()
+	if err != nil {
+		return nil, err
+	}
+	r, _, err := b.store.Open(w.layer.Digest)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	diffID, err := layer.Unpack(ctx, r, dir, layer.UnpackOptions{Lowers: below, Nodes: b.tools.Nodes})
+	if err == nil && diffID != w.layer.DiffID {
+		err = errMismatch
+	}
+	return []string{dir}, err
+}
+
+// skipsCache says that a stage must not come from the layer cache.
+func (p *player) skipsCache(s *plan.Stage) bool {
+	return p.req.NoCache || slices.ContainsFunc(p.req.NoCacheFilter, func(name string) bool { return strings.EqualFold(name, s.Name) })
+}
