@@ -12,7 +12,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -147,7 +146,8 @@ func (i *image) layers() (layers []v1.Descriptor, diffs []v1.Hash, err error) {
 	for n, d := range diffs {
 		known[d] = layers[n]
 	}
-	for _, blob := range i.chain(i.plan.Target) {
+	for _, w := range i.chain(i.plan.Target) {
+		blob := w.layer
 		desc, ok := known[blob.DiffID]
 		if !ok {
 			desc = v1.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}
@@ -160,35 +160,80 @@ func (i *image) layers() (layers []v1.Descriptor, diffs []v1.Hash, err error) {
 }
 
 // chain lists the layers that the stages under s and s itself made.
-func (i *image) chain(s *plan.Stage) []layer.Blob {
-	var below []layer.Blob
+func (i *image) chain(s *plan.Stage) (below []*work) {
 	if s.Base.Stage != nil {
 		below = i.chain(s.Base.Stage)
 	}
-	for _, w := range i.stages[s.ID].work {
-		below = append(below, w.layer)
-	}
-	return below
+	return append(below, i.stages[s.ID].work...)
 }
 
 func (i *image) config(diffs []v1.Hash) ([]byte, error) {
 	img := *i.plan.Target.Image
-	now := time.Now().UTC()
-	if i.plan.Created != nil {
-		now = *i.plan.Created
-	}
-	img.Created = &now
 	img.History = slices.Clone(img.History)
-	for n := range img.History {
-		if img.History[n].Created == nil {
-			img.History[n].Created = &now
-		}
-	}
+	img.Created = i.dated(img.History)
 	img.RootFS = plan.RootFS{Type: "layers", DiffIDs: diffs}
 	if diffs == nil {
 		img.RootFS.DiffIDs = []v1.Hash{}
 	}
 	return json.Marshal(img)
+}
+
+// dated gives the entries of a history their times, and returns that of the image:
+// the time of its last layer. Entries that have no layer get that of the layer before
+// them, those before the first new one its. So what comes from the layer cache has
+// the same digest again (BuildKit's exporter/containerimage, normalizeLayersAndHistory).
+func (i *image) dated(history []plan.History) *time.Time {
+	created := i.plan.Created
+	if created == nil {
+		i.dateLayers(history)
+		created = firstNew(history)
+	}
+	if created == nil {
+		now := time.Now().UTC()
+		created = &now
+	}
+	open := false
+	for n := range history {
+		if history[n].Created == nil {
+			history[n].Created, open = created, true
+		} else if open && i.plan.Created == nil {
+			created = history[n].Created
+		}
+	}
+	if n := len(history); n > 0 && i.plan.Created == nil {
+		return history[n-1].Created
+	}
+	return created
+}
+
+// dateLayers gives the entries of the layers that were made here their times.
+func (i *image) dateLayers(history []plan.History) {
+	made := i.chain(i.plan.Target)
+	for n := len(history) - 1; n >= 0 && len(made) > 0; n-- {
+		if history[n].EmptyLayer {
+			continue
+		}
+		w := made[len(made)-1]
+		if made = made[:len(made)-1]; history[n].Created == nil && !w.ended.IsZero() {
+			history[n].Created = &w.ended
+		}
+	}
+}
+
+// firstNew is the time of the first layer after an entry that has none, else of the
+// last that has one.
+func firstNew(history []plan.History) (created *time.Time) {
+	open := false
+	for _, h := range history {
+		if h.Created == nil {
+			open = true
+			continue
+		}
+		if created = h.Created; open {
+			break
+		}
+	}
+	return created
 }
 
 // diffIDs are the uncompressed layers that an image's config names.

@@ -47,7 +47,7 @@ func (b *build) packed(ctx context.Context, w *work, shipped bool, opt layer.Pac
 
 // keep hands out what is known of a step, after its layer.
 func (k *keeper) keep(w *work, hasImage, shipped bool) error {
-	c := request.CachedStep{DiffID: w.layer.DiffID.String(), TarSize: w.layer.TarSize, Image: hasImage}
+	c := request.CachedStep{DiffID: w.layer.DiffID.String(), TarSize: w.layer.TarSize, Image: hasImage, Created: w.ended}
 	if shipped {
 		c.Digest, c.Size, c.Media = w.layer.Digest.String(), w.layer.Size, string(w.layer.MediaType)
 	}
@@ -62,6 +62,17 @@ func (k *keeper) keep(w *work, hasImage, shipped bool) error {
 	}
 	c.Key = string(w.key)
 	return k.put(w.plain, c)
+}
+
+// again notes that a copy has the result that the cache knows of other steps: next
+// time nobody has to read what it copies.
+func (k *keeper) again(known request.KnownStep, op plan.Op) error {
+	c, ok := op.(*plan.Copy)
+	if !ok || c.From.Kind != plan.FromStage || known.Plain == "" {
+		return nil
+	}
+	known.Cached.Key = known.Key
+	return k.put(stepKey(known.Plain), known.Cached)
 }
 
 func (k *keeper) put(key stepKey, c request.CachedStep) error {

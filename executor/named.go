@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
@@ -24,7 +25,7 @@ func (b *build) named(ctx context.Context, s *stage) error {
 		if err != nil {
 			return &StepError{Step: w.step, Err: fmt.Errorf("context %s: %w", s.Base.Named, err)}
 		}
-		w.tree = b.space.Tree(w.upper)
+		w.tree, w.ended = b.space.Tree(w.upper), time.Now().UTC()
 		b.ledger.enter(s.keys[0], w)
 	}
 	s.tree, s.base = w.tree.Fork(), w.tree.Lowers()

@@ -35,6 +35,9 @@ func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
 	}
 	// Nobody has mounted what only turns up now.
 	if usable(known.Cached, s.shipped) && known.Cached.Digest != "" {
+		if err := b.keeper.again(known, st.Op); err != nil {
+			return nil, err
+		}
 		return b.reuse(s, st, known)
 	}
 	w, err := b.step(ctx, s, st)
@@ -52,7 +55,7 @@ func (b *build) reuse(s *stage, st *plan.Step, known request.KnownStep) (*work, 
 	if err != nil {
 		return nil, err
 	}
-	w := &work{step: st, layer: blob, cached: &known.Cached, key: stepKey(known.Key)}
+	w := &work{step: st, layer: blob, cached: &known.Cached, ended: known.Cached.Created, key: stepKey(known.Key)}
 	if w.end, err = b.endOf(s, st.Op, w.key); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
@@ -119,6 +120,8 @@ type work struct {
 	upper  string
 	lowers []string
 	tree   *rootfs.Tree
+
+	ended time.Time // when it was done, in this build or in an earlier one
 
 	packing sync.Once
 	layer   layer.Blob // complete when the packers have ended

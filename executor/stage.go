@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -124,7 +125,7 @@ func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error
 	if err != nil {
 		return nil, &StepError{Step: st, Log: tail.bytes(), Err: err}
 	}
-	w.tree = s.tree.Fork()
+	w.tree, w.ended = s.tree.Fork(), time.Now().UTC()
 	return w, nil
 }
 

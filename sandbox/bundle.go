@@ -64,12 +64,14 @@ func mkdirs(dirs []string) error {
 // writeBundle fills the directory of one role's sandbox: config.json and the
 // files that become /in.
 func writeBundle(c Config, l layout, m mode) error {
-	dirs := []string{l.bundle, l.in, l.work, l.state}
-	for _, m := range layerMounts(c) {
-		dirs = append(dirs, filepath.Join(l.rootfs, m.Destination))
-	}
-	if err := mkdirs(dirs); err != nil {
+	if err := mkdirs([]string{l.bundle, l.in, l.work, l.state}); err != nil {
 		return err
+	}
+	for _, m := range layerMounts(c) {
+		// A sandbox that started with a wrong guess may have left it.
+		if err := os.Mkdir(filepath.Join(l.rootfs, m.Destination), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make bundle: %w", err)
+		}
 	}
 	if err := writeInputs(&c, l.in); err != nil {
 		return err

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -286,6 +287,8 @@ func (s *session) ask(ctx context.Context, a request.Ask) error {
 		switch {
 		case a.Scope == request.Agent && s.messages.Add(1) > maxMessages:
 			answer.Error = "too many messages in one build"
+		case a.Scope == request.Step:
+			answer.Data, _ = json.Marshal(s.in.layers.find(a.Name))
 		case s.c.Answer != nil:
 			answer = s.c.Answer(ctx, a)
 		}
@@ -316,6 +319,8 @@ func (s *session) checkAsk(a request.Ask) error {
 	case credential && a.Name == "" && a.Data == nil:
 		return nil
 	case a.Host != "" || a.Repository != "":
+	case a.Scope == request.Step && a.Data == nil && s.c.Request.StepCache && stepForm.MatchString(a.Name):
+		return nil
 	case a.Scope == request.Secret && a.Data == nil && slices.Contains(s.c.Request.Secrets, a.Name):
 		return nil
 	case a.Scope == request.Agent && len(a.Data) <= request.MaxAgentMessage && slices.Contains(s.c.Request.Agents, a.Name):
@@ -332,7 +337,7 @@ func mayAsk(role request.Role, scope request.Scope) bool {
 		return role == request.RoleFetch
 	case request.Push:
 		return role == request.RolePush
-	case request.Secret, request.Agent:
+	case request.Secret, request.Agent, request.Step:
 		return role == request.RoleFetch || role == request.RoleBuild
 	}
 	return false

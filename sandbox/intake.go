@@ -29,9 +29,11 @@ func handsOut(role request.Role, kind request.OutputKind) bool {
 	switch kind {
 	case request.OutputStored:
 		return role != request.RolePush
-	case request.OutputTags, request.OutputSources, request.OutputContext, request.OutputLayer:
+	case request.OutputTags, request.OutputSources, request.OutputContext:
 		return role == request.RoleFetch
-	case request.OutputTar, request.OutputIndex, request.OutputKeep, request.OutputCache:
+	case request.OutputLayer:
+		return role != request.RolePush
+	case request.OutputTar, request.OutputIndex, request.OutputKeep, request.OutputCache, request.OutputStep:
 		return role == request.RoleBuild
 	}
 	return false
@@ -63,7 +65,9 @@ func (i *intake) incoming(what request.Output) (incoming, error) {
 	case request.OutputTar, request.OutputIndex:
 		return i.out.begin(what)
 	case request.OutputLayer:
-		return i.layers.begin(what)
+		return i.layers.begin(i.role, what)
+	case request.OutputStep:
+		return i.layers.beginStep(what)
 	}
 	return i.store.begin(what)
 }

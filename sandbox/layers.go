@@ -30,14 +30,21 @@ type layers struct {
 	disk *disk  // what they take their room from
 	in   *store // has the blobs that fetch has pulled
 
-	mu   sync.Mutex
-	held map[string]*layerdir.Image // by key
+	caches bool // steps are kept too
+
+	mu    sync.Mutex
+	held  map[string]*layerdir.Image // by key
+	found map[string]request.CachedStep
+	todo  []notedStep
+	steps int // that build has told of
 }
 
 // openLayers makes ready what keeps images, in the cache directory or else in the
 // run's own, and tells the request which ones there are.
 func openLayers(c *Config, home string, s *store) (*layers, error) {
-	l := &layers{name: nameOf(*c), sink: c.Sink, in: s, held: map[string]*layerdir.Image{}, keep: c.Caches.Dir != ""}
+	l := &layers{name: nameOf(*c), sink: c.Sink, in: s, held: map[string]*layerdir.Image{}, found: map[string]request.CachedStep{}, keep: c.Caches.Dir != ""}
+	l.caches = l.keep && c.Request.StepCache
+	c.Request.StepCache = l.caches
 	l.path = filepath.Join(home, "layers")
 	if l.keep {
 		l.path = c.Caches.layers()
@@ -81,7 +88,7 @@ func (l *layers) guess() (keys []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, key := range l.dir.Recall(l.name) {
-		if i := l.held[key]; i != nil && i.Use() == nil && len(keys) < request.MaxLayers {
+		if !strings.HasPrefix(key, "blob-") && len(keys) < request.MaxLayers && l.hold(key) == nil {
 			keys = append(keys, key)
 		}
 	}
@@ -148,6 +155,9 @@ func (l *layers) close() {
 	if l == nil {
 		return
 	}
+	if err := l.keepSteps(); err != nil {
+		warn(l.sink, err.Error())
+	}
 	for _, i := range l.held {
 		i.Close()
 	}
@@ -171,7 +181,12 @@ type incomingLayer struct {
 	taken  int64 // of the disk
 }
 
-func (l *layers) begin(what request.Output) (*incomingLayer, error) {
+// begin opens an image: fetch's are called by the layer, build's by the digest that
+// they end with.
+func (l *layers) begin(role request.Role, what request.Output) (*incomingLayer, error) {
+	if ofStep := role == request.RoleBuild; ofStep != (what.Name == "") || ofStep && !l.caches || strings.HasPrefix(what.Name, request.StepLayer) {
+		return nil, fmt.Errorf("%w: layer %.140q of %s", errOutput, what.Name, role)
+	}
 	in, err := l.dir.Create(what.Name)
 	if errors.Is(err, layerdir.ErrForm) {
 		err = fmt.Errorf("%w: %w", errOutput, err)
@@ -196,8 +211,8 @@ func (i *incomingLayer) end(e request.OutputEnd) error {
 		i.discard()
 		return nil
 	}
-	img, err := i.in.Commit()
-	if errors.Is(err, layerdir.ErrSize) {
+	img, err := i.in.Commit(request.CachedStep{DiffID: e.Digest}.LayerKey())
+	if errors.Is(err, layerdir.ErrSize) || errors.Is(err, layerdir.ErrForm) {
 		err = fmt.Errorf("%w: %w", errOutput, err)
 	}
 	if err != nil {

@@ -101,7 +101,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	}
 	play(part{role: request.RoleFetch}, func(res request.Result) error {
 		b.layers.remember(res.Layers)
-		fetched.pass(request.Go{Fetched: res.Fetched, Layers: res.Layers})
+		fetched.pass(request.Go{Fetched: res.Fetched, Layers: res.Layers, Steps: res.Steps})
 		return nil
 	})
 	if b.c.Request.Call == "" {
@@ -257,10 +257,10 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	}
 	c.Sink = b.events.of(p.role)
 	in := &intake{role: p.role, store: b.store, open: map[uint32]incoming{}}
-	switch p.role {
-	case request.RoleFetch:
+	if p.role != request.RolePush {
 		in.layers = b.layers
-	case request.RoleBuild:
+	}
+	if p.role == request.RoleBuild {
 		in.out, in.caches = b.out, b.caches
 	}
 	defer in.discard()

@@ -143,15 +143,20 @@ func (s *store) diskOf(dir string) *disk {
 // link gives a stored blob a second name, of which it is a copy where the two
 // lie on different file systems.
 func (s *store) link(digest, to string) error {
-	err := os.Link(s.path(digest), to)
+	size, _ := s.size(digest)
+	return linkFile(s.path(digest), to, s.diskOf(filepath.Dir(to)), size)
+}
+
+// linkFile gives a file a second name, or copies it, which takes room from d.
+func linkFile(from, to string, d *disk, size int64) error {
+	err := os.Link(from, to)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
 	}
-	size, _ := s.size(digest)
-	if err := s.diskOf(filepath.Dir(to)).fits(size); err != nil {
+	if err := d.fits(size); err != nil {
 		return err
 	}
-	return copyFile(s.path(digest), to)
+	return copyFile(from, to)
 }
 
 // stored is something on its way into the store.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -184,6 +185,15 @@ func (c keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 func (c *channel) Secret(ctx context.Context, id string) ([]byte, error) {
 	a, err := c.ask(ctx, request.Ask{Scope: request.Secret, Name: id})
 	return a.Data, err
+}
+
+// Find implements executor.LayerCache.
+func (c *channel) Find(ctx context.Context, key string) (found request.CachedStep, err error) {
+	a, err := c.ask(ctx, request.Ask{Scope: request.Step, Name: key})
+	if err != nil {
+		return found, err
+	}
+	return found, json.Unmarshal(a.Data, &found)
 }
 
 // Agent is executor.Tools.Agent.

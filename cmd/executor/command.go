@@ -120,7 +120,11 @@ func command(args []string) int {
 	opt.Mask = mask.New()
 	opt.Mask.AddURLs(args...)
 	display := progress.New(os.Stderr, opt)
-	for _, text := range f.build.Warnings() {
+	notes := f.build.Warnings()
+	if f.build.CacheGiven() {
+		notes = append(notes, "--cache has no effect: in a pod there is no layer cache yet: every step runs")
+	}
+	for _, text := range notes {
 		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
 	}
 	result, err := buildHere(ctx, &req, out, f, shown{display, opt.Mask})

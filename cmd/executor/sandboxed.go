@@ -98,6 +98,9 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 		return nil, executor.Tools{}, fmt.Errorf("read CA certificates: %w", err)
 	}
 	tools := executor.Tools{Secret: ch.Secret, Agent: ch.Agent, Sink: ch, Outlet: ch, Walls: launcherWalls}
+	if req.StepCache {
+		tools.Steps = ch
+	}
 	if req.Role != request.RoleBuild {
 		tools.Images, err = registries(&req, ch, roots)
 	}

@@ -13,6 +13,7 @@ type caches struct {
 	size   string
 	layers string // size of all images of layers together
 	limit  int64  // that as a number
+	steps  bool
 }
 
 // cacheSize and layersSize are the bounds of a cache directory unless others are
@@ -27,7 +28,8 @@ func (b *Build) registerCaches() {
 	fs.StringVar(&c.dir, "cache-dir", "", "keep base layers and cache mounts of RUN in this `directory`; empty: nowhere (default: kbuild-sandbox in $XDG_CACHE_HOME or ~/.cache; in a pod: nowhere)")
 	fs.StringVar(&c.size, "cache-size", cacheSize, "`size` of all cache mounts together; the least recently used go first")
 	fs.StringVar(&c.layers, "cache-max-size", layersSize, "`size` of all base layers that are kept in the cache directory; the least recently used go first")
-	group(fs, groupRun, "cache-dir", "cache-size", "cache-max-size")
+	fs.BoolVar(&c.steps, "cache", true, "use and keep there what steps have made")
+	group(fs, groupRun, "cache", "cache-dir", "cache-size", "cache-max-size")
 }
 
 // cacheOptions takes --cache-dir and --cache-size.
@@ -39,6 +41,7 @@ func (b *Build) cacheOptions(r *request.Build, from From) error {
 	if b.caches.limit, err = parseSize(b.caches.layers); err != nil {
 		return usagef("for example 20g", "--cache-max-size: %s", err)
 	}
+	r.StepCache = b.caches.steps
 	dir := from.CacheDir
 	if b.set.Changed("cache-dir") {
 		if dir, err = CacheDir(b.caches.dir, from.Dir); err != nil {
@@ -87,3 +90,6 @@ func StandardCacheDir(env func(name string) (string, bool)) string {
 	}
 	return ""
 }
+
+// CacheGiven says whether the command line asks for the layer cache.
+func (b *Build) CacheGiven() bool { return b.set.Changed("cache") && b.caches.steps }

@@ -98,7 +98,9 @@ func (p *plain) step(out *strings.Builder, e request.Event) {
 		p.log(out, st, e.Time, st.flush(false))
 		p.focus(out, st)
 		took := seconds(e.Time.Sub(st.start))
-		if e.Error != "" {
+		if e.Cached {
+			fmt.Fprintf(out, "#%d CACHED\n", st.number)
+		} else if e.Error != "" {
 			fmt.Fprintf(out, "#%d %s %s\n", st.number, p.paint.bad("ERROR: "+oneLine(e.Error, maxText)), took)
 		} else if m := st.moved(); m != "" {
 			fmt.Fprintf(out, "#%d %s DONE %s\n", st.number, m, took)

@@ -73,6 +73,9 @@ func (st *step) keep(lines []string) {
 
 // finish writes a step's last line above the display.
 func (t *terminal) finish(st *step, e request.Event, columns int) {
+	if e.Cached {
+		st.name = "CACHED " + st.name
+	}
 	if e.Error != "" {
 		t.above.WriteString(t.paint.bad(row(" => ERROR "+st.name, st.so(e.Time), columns)) + "\n")
 	} else {

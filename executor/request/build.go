@@ -67,6 +67,9 @@ type Build struct {
 	// Layers are the layers whose images the launcher has, by LayerKey: fetch need
 	// not pull them for the sake of their files.
 	Layers []string `json:"layers,omitempty"`
+	// StepCache says that there is a layer cache: what steps have made is asked for,
+	// and handed out.
+	StepCache bool `json:"stepCache,omitempty"`
 	// Caches is the directory with the cache mounts of earlier builds, read-only
 	// in launcher mode; empty: each build starts with empty ones and keeps none.
 	Caches GuestPath `json:"caches,omitempty"`

@@ -1,6 +1,9 @@
 package request
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // CachedStep is what the layer cache knows under a key, 64 hex digits. The zero
 // value is what it knows of all others.
@@ -16,6 +19,8 @@ type CachedStep struct {
 	Digest  string `json:"digest,omitempty"`
 	Size    int64  `json:"size,omitempty"`
 	Media   string `json:"media,omitempty"`
+	// Created is when the step ended.
+	Created time.Time `json:"created,omitzero"`
 	// Image says that there is an image of the layer, under LayerKey.
 	Image bool `json:"image,omitempty"`
 }

@@ -20,6 +20,7 @@ import (
 
 const (
 	imageSuffix = ".erofs"
+	blobSuffix  = ".blob"
 	noteSuffix  = ".json"
 	newPrefix   = ".new-"
 	maxNote     = 4096 // bytes
@@ -30,7 +31,13 @@ const (
 	abandoned = time.Hour
 )
 
-var keyForm = regexp.MustCompile(`^[0-9a-f]{64}-[0-9a-f]{64}$`)
+// keyForm is the key of an image; that of a blob begins with blobPrefix.
+var keyForm = regexp.MustCompile(`^(step-)?[0-9a-f]{64}-[0-9a-f]{64}$|^blob-[0-9a-f]{64}$`)
+
+const (
+	blobPrefix = "blob-"
+	stepPrefix = "step-"
+)
 
 // ErrForm is wrapped when a key is none.
 var ErrForm = errors.New("malformed key of a layer")
@@ -71,7 +78,7 @@ func (d *Dir) sweep(pattern string, age time.Duration) error {
 	for _, name := range left {
 		info, err := os.Lstat(name)
 		if err == nil && time.Since(info.ModTime()) >= age {
-			err = os.Remove(name)
+			err = os.RemoveAll(name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("layer images: %w", err)
@@ -117,8 +124,8 @@ func (d *Dir) list() ([]found, error) {
 	}
 	var list []found
 	for _, e := range entries {
-		key, ok := strings.CutSuffix(e.Name(), imageSuffix)
-		if !ok || !keyForm.MatchString(key) {
+		key := strings.TrimSuffix(strings.TrimSuffix(e.Name(), imageSuffix), blobSuffix)
+		if !keyForm.MatchString(key) || filepath.Join(d.path, e.Name()) != d.file(key) {
 			continue
 		}
 		info, err := e.Info()
@@ -131,7 +138,7 @@ func (d *Dir) list() ([]found, error) {
 	return list, nil
 }
 
-// Hold returns the images that there are, the most recently used first, at most
+// Hold returns the images of base layers that there are, the most recently used first, at most
 // 512. What is damaged is left out.
 func (d *Dir) Hold() ([]*Image, error) {
 	list, err := d.list()
@@ -139,7 +146,13 @@ func (d *Dir) Hold() ([]*Image, error) {
 		return nil, err
 	}
 	var held []*Image
-	for _, f := range list[:min(len(list), maxHeld)] {
+	for _, f := range list {
+		if len(held) == maxHeld {
+			break
+		}
+		if strings.HasPrefix(f.key, blobPrefix) || strings.HasPrefix(f.key, stepPrefix) {
+			continue
+		}
 		if i, err := d.open(f.key); err == nil {
 			held = append(held, i)
 		}
@@ -147,11 +160,25 @@ func (d *Dir) Hold() ([]*Image, error) {
 	return held, nil
 }
 
-func (d *Dir) image(key string) string { return filepath.Join(d.path, key+imageSuffix) }
+// Open holds one image or blob.
+func (d *Dir) Open(key string) (*Image, error) {
+	if err := CheckKey(key); err != nil {
+		return nil, err
+	}
+	return d.open(key)
+}
+
+// file is where an image or a blob lies.
+func (d *Dir) file(key string) string {
+	if strings.HasPrefix(key, blobPrefix) {
+		return filepath.Join(d.path, key+blobSuffix)
+	}
+	return filepath.Join(d.path, key+imageSuffix)
+}
 
 // open takes a lock on an image and reads what is known about it.
 func (d *Dir) open(key string) (*Image, error) {
-	f, err := os.OpenFile(d.image(key), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(d.file(key), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +231,7 @@ func readNote(path string) ([]byte, error) {
 func (i *Image) Use() error {
 	if i.note.Boot != i.dir.boot {
 		sum := sha256.New()
-		if err := digest(sum, i.file, i.note.Size); err != nil {
+		if err := digest(sum, i); err != nil {
 			return fmt.Errorf("layer image %s: %w", i.Key, err)
 		}
 		if hex.EncodeToString(sum.Sum(nil)) != i.note.SHA256 {
@@ -223,12 +250,17 @@ func (i *Image) Use() error {
 	return nil
 }
 
-// digest hashes an image in the order in which it came: the first block last.
-func digest(sum io.Writer, f *os.File, size int64) error {
-	if _, err := io.Copy(sum, io.NewSectionReader(f, firstBlock, size-firstBlock)); err != nil {
+// digest hashes an image in the order in which it came: the first block last; and a
+// blob as it is.
+func digest(sum io.Writer, i *Image) error {
+	size, first := i.note.Size, int64(firstBlock)
+	if strings.HasPrefix(i.Key, blobPrefix) {
+		first = 0
+	}
+	if _, err := io.Copy(sum, io.NewSectionReader(i.file, first, size-first)); err != nil {
 		return err
 	}
-	_, err := io.Copy(sum, io.NewSectionReader(f, 0, firstBlock))
+	_, err := io.Copy(sum, io.NewSectionReader(i.file, 0, first))
 	return err
 }
 
@@ -243,6 +275,6 @@ func (d *Dir) write(key string, n note) error {
 
 func (d *Dir) remove(key string) {
 	// What cannot be removed is found again next time.
-	_ = os.Remove(d.image(key))
+	_ = os.Remove(d.file(key))
 	_ = os.Remove(d.noteOf(key))
 }

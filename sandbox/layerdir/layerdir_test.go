@@ -45,7 +45,7 @@ func put(t *testing.T, d *Dir, n int) *Image {
 		}
 		sent = sent[k:]
 	}
-	i, err := in.Commit()
+	i, err := in.Commit("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +101,10 @@ func TestDamaged(t *testing.T) {
 	for n := range 3 {
 		put(t, d, n+1).Close()
 	}
-	if err := os.Chmod(d.image(key(2)), 0o644); err != nil {
+	if err := os.Chmod(d.file(key(2)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(d.image(key(2)), os.O_WRONLY, 0)
+	f, err := os.OpenFile(d.file(key(2)), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := os.Truncate(d.image(key(3)), firstBlock); err != nil {
+	if err := os.Truncate(d.file(key(3)), firstBlock); err != nil {
 		t.Fatal(err)
 	}
 	d = open(t, path, 1<<20, "two")
@@ -170,7 +170,12 @@ func TestTrim(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	d := open(t, t.TempDir(), 1<<20, "boot")
-	for _, k := range []string{"", "../x", key(1)[1:], key(1) + "\n", strings.ToUpper(key(0xa))} {
+	if in, err := d.Create(""); err != nil {
+		t.Error(err)
+	} else if _, err := in.Commit("x"); !errors.Is(err, ErrForm) {
+		t.Errorf("committed: %v", err)
+	}
+	for _, k := range []string{"../x", key(1)[1:], key(1) + "\n", strings.ToUpper(key(0xa))} {
 		if _, err := d.Create(k); !errors.Is(err, ErrForm) {
 			t.Errorf("%q: %v", k, err)
 		}
@@ -183,7 +188,7 @@ func TestRefused(t *testing.T) {
 		if _, err := in.Write(make([]byte, size)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := in.Commit(); !errors.Is(err, ErrSize) {
+		if _, err := in.Commit(""); !errors.Is(err, ErrSize) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}

@@ -28,9 +28,9 @@ type Incoming struct {
 	n    int64
 }
 
-// Create begins the image with a key.
+// Create begins an image, whose key may come as late as Commit.
 func (d *Dir) Create(key string) (*Incoming, error) {
-	if err := CheckKey(key); err != nil {
+	if err := CheckKey(key); key != "" && err != nil {
 		return nil, err
 	}
 	f, err := os.CreateTemp(d.path, newPrefix)
@@ -59,9 +59,16 @@ func (i *Incoming) Write(p []byte) (int, error) {
 // ErrSize is wrapped when what came is no image.
 var ErrSize = errors.New("not a whole number of blocks")
 
-// Commit ends the image and holds it. Where somebody else was faster, theirs is
-// held: the two are the same.
-func (i *Incoming) Commit() (*Image, error) {
+// Commit ends the image, under key if it had none yet, and holds it. Where somebody
+// else was faster, theirs is held: the two are the same.
+func (i *Incoming) Commit(key string) (*Image, error) {
+	if i.key == "" {
+		i.key = key
+	}
+	if err := CheckKey(i.key); err != nil {
+		i.Discard()
+		return nil, err
+	}
 	if there, err := i.dir.open(i.key); err == nil {
 		i.Discard()
 		return there, nil
@@ -101,10 +108,10 @@ func (i *Incoming) commit() (*Image, error) {
 	if err := i.dir.write(i.key, n); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(i.file.Name(), i.dir.image(i.key)); err != nil {
+	if err := os.Rename(i.file.Name(), i.dir.file(i.key)); err != nil {
 		return nil, err
 	}
-	return &Image{Key: i.key, Path: i.dir.image(i.key), file: i.file, dir: i.dir, note: n}, nil
+	return &Image{Key: i.key, Path: i.dir.file(i.key), file: i.file, dir: i.dir, note: n}, nil
 }
 
 // Discard drops what came.
@@ -164,7 +171,7 @@ func Prune(path string, before time.Time) (Removed, error) {
 // drop removes those images that nobody holds.
 func (d *Dir) drop(list []found) (r Removed) {
 	for _, f := range list {
-		file, err := os.OpenFile(d.image(f.key), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		file, err := os.OpenFile(d.file(f.key), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
 			continue
 		}
