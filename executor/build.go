@@ -42,6 +42,7 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 	}
 	desc, err = b.all(ctx, plans)
 	b.caches.keep(ctx, err)
+	p.result.Cached = int(b.reused.Load())
 	p.result.Materials = append(p.result.Materials, b.taken.sorted()...)
 	return desc, err
 }
@@ -62,6 +63,7 @@ type build struct {
 	taken    taken
 	known    map[*plan.Stage][]request.KnownStep
 	keeper   *keeper       // nil: no layer is kept
+	reused   atomic.Int32  // steps that the layer cache had
 	tasks    *rootfs.Tasks // bounds the processes of RUN steps, if there are any
 }
 

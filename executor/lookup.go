@@ -77,6 +77,9 @@ func (l *lookup) step(ctx context.Context, k keyer, below stepKey, op plan.Op) (
 	}
 	var reads []stepKey
 	for _, s := range sources {
+		if l.skips(s) {
+			return known, "", nil // what it makes now may be something else
+		}
 		reads = append(reads, l.ends[s])
 	}
 	key, err := k.key(facts, reads, "")

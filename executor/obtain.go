@@ -60,6 +60,7 @@ func (b *build) reuse(s *stage, st *plan.Step, known request.KnownStep) (*work, 
 		return nil, err
 	}
 	b.steps.cached(st.Name)
+	b.reused.Add(1)
 	return w, nil
 }
 
@@ -101,7 +102,11 @@ func (b *build) complete(ctx context.Context, s *stage, st *plan.Step, known req
 	}
 	var reads []stepKey
 	for _, src := range sources {
-		reads = append(reads, s.image.stages[src.ID].end)
+		end := s.image.stages[src.ID].end
+		if b.skipsCache(src) && !b.req.NoCache {
+			end = ""
+		}
+		reads = append(reads, end)
 	}
 	plain, err := k.key(facts, reads, "")
 	if err != nil {
@@ -170,7 +175,9 @@ func (b *build) cachedDirs(ctx context.Context, s *stage, w *work) ([]string, er
 	return []string{dir}, err
 }
 
-// skipsCache says that a stage must not come from the layer cache.
+// skipsCache says that a stage must not come from the layer cache, nor what stands on
+// it.
 func (p *player) skipsCache(s *plan.Stage) bool {
-	return p.req.NoCache || slices.ContainsFunc(p.req.NoCacheFilter, func(name string) bool { return strings.EqualFold(name, s.Name) })
+	named := func(name string) bool { return strings.EqualFold(name, s.Name) }
+	return p.req.NoCache || slices.ContainsFunc(p.req.NoCacheFilter, named) || s.Base.Stage != nil && p.skipsCache(s.Base.Stage)
 }

@@ -95,6 +95,8 @@ type stepFacts struct {
 	Reads []stepKey `json:",omitempty"`
 	// Content is the digest of what a copy takes, hex.
 	Content string `json:",omitempty"`
+
+	alone bool // Below does not count
 }
 
 // runs is what of the request a command may see.
@@ -103,8 +105,8 @@ type runs struct {
 	Hosts             []request.KeyValue
 }
 
-// plain describes a step without the content that it reads. It fails to with an
-// empty Below, and ok is false, if nothing can name the result.
+// plain describes a step without the content that it reads; ok is false if nothing
+// can name the result.
 func (k keyer) plain(below stepKey, op plan.Op) (d stepFacts, sources []*plan.Stage, ok bool) {
 	op, sources = detached(op)
 	d = stepFacts{Below: below, Op: op}
@@ -117,11 +119,11 @@ func (k keyer) plain(below stepKey, op plan.Op) (d stepFacts, sources []*plan.St
 			return d, sources, false
 		}
 		if isAlone(o) {
-			d.Below = "" // a linked layer does not depend on what is below
-			return d, sources, true
+			d.alone = true
+			d.Below, _ = nameOf("scratch", k.layers)
 		}
 	}
-	return d, sources, below != ""
+	return d, sources, d.Below != ""
 }
 
 // changes says that a source may be another one next time.
@@ -166,7 +168,7 @@ func (k keyer) key(d stepFacts, reads []stepKey, content string) (stepKey, error
 // the same wherever it lies, that and where it lies.
 func (k keyer) on(below stepKey, d stepFacts, key stepKey) (stepKey, error) {
 	switch {
-	case d.Below != "":
+	case !d.alone:
 		return key, nil
 	case below == "" || key == "":
 		return "", nil

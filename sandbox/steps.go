@@ -96,7 +96,7 @@ func parseStep(b []byte) (c request.CachedStep, err error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
-		return c, err
+		return c, fmt.Errorf("%w: a step: %w", errOutput, err)
 	}
 	for _, form := range []struct {
 		ok   bool

@@ -125,8 +125,9 @@ func (t *attester) build(b sandbox.Built) provenance.Build {
 		Request: t.req, Images: b.Result.Images, Fetched: b.Fetched, Built: b.Result.Materials,
 		Received: func(digest string) bool { _, ok := b.Blobs(digest); return ok },
 		Mask:     t.mask,
-		// Of a build at the same time there is something at the end only.
-		Caches:  t.filled || t.keep.Filled(),
+		// Of a build at the same time there is something at the end only. What a
+		// step read that was not done now, nobody has seen.
+		Caches:  t.filled || t.keep.Filled() || b.Result.Cached > 0,
 		Network: network, Postures: b.Postures, Egress: map[request.Role]policy.Egress{request.RoleBuild: t.egress},
 		InvocationID: rand.Text(), Started: t.started, Finished: time.Now(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, Versions: t.versions,

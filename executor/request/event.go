@@ -193,6 +193,8 @@ type Result struct {
 	Fetched []Fetched `json:"fetched,omitempty"`
 	// Layers are those whose images build is to have, by LayerKey.
 	Layers []string `json:"layers,omitempty"`
+	// Cached is how many steps came from the layer cache.
+	Cached int `json:"cached,omitempty"`
 	// Steps are what the layer cache has of the steps of all plans, in order.
 	Steps []KnownStep `json:"steps,omitempty"`
 	// Materials are what the build was made from.

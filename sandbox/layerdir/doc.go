@@ -1,9 +1,12 @@
-// Package layerdir keeps the images of layers between builds, so that a base is
-// pulled and converted once.
+// Package layerdir keeps layers between builds, so that a base is pulled and converted
+// once, and a step done once: as images that are mounted, and as blobs that are pushed.
 //
-//	<directory>/.new-*         an image that is still being written
-//	<directory>/<key>.erofs    an image, called by its layer's request.LayerKey
-//	<directory>/<key>.json     {"size": bytes, "sha256": hex, "boot": id}
+//	<directory>/.new-*           an image that is still being written
+//	<directory>/<key>.erofs      an image, called by its layer's request.LayerKey
+//	<directory>/blob-<hex>.blob  a layer as it is pushed, called by its digest
+//	<directory>/<key>.json       {"size": bytes, "sha256": hex, "boot": id}, of both
+//	<directory>/<hex>.step       what is known of a step, by its key
+//	<directory>/<hex>.last       which images a build needed last time
 //
 // An image appears whole, by a rename, and never changes. Nothing is forced to the
 // disk: an image that was written, or checked, before the machine last started is

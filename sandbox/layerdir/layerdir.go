@@ -66,7 +66,7 @@ func Open(path string, limit int64, boot string) (*Dir, error) {
 		return nil, fmt.Errorf("layer images: %w", err)
 	}
 	d := &Dir{path: path, limit: limit, boot: boot}
-	return d, errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgetAfter))
+	return d, errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgetAfter), d.sweep("*"+stepSuffix, forgetAfter))
 }
 
 // sweep removes files of at least that age.

@@ -255,3 +255,65 @@ func TestRecall(t *testing.T) {
 		t.Errorf("left: %v", entries)
 	}
 }
+
+// TestSteps: notes of steps and blobs come back, and go when all is pruned.
+func TestSteps(t *testing.T) {
+	path, file := t.TempDir(), filepath.Join(t.TempDir(), "blob")
+	d := open(t, path, 1<<30, "boot")
+	if err := os.WriteFile(file, []byte("blob"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	const digest = "sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8"
+	for range 2 { // the second time it is there
+		if err := d.Adopt(digest, file, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i, err := d.Open(BlobKey(digest))
+	if err != nil || i.Size() != 4 {
+		t.Fatalf("%+v, %v", i, err)
+	}
+	again := open(t, path, 1<<30, "another boot")
+	if j, err := again.Open(BlobKey(digest)); err != nil || j.Use() != nil {
+		t.Errorf("after a start: %v", err)
+	} else {
+		j.Close()
+	}
+	name := strings.Repeat("b", 64)
+	if b, err := d.Step(name); b != nil || err != nil {
+		t.Errorf("a step: %q, %v", b, err)
+	}
+	if err := d.PutStep(name, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := d.Step(name); string(b) != "{}" || err != nil {
+		t.Errorf("a step: %q, %v", b, err)
+	}
+	if err := d.PutStep("../x", nil); !errors.Is(err, ErrForm) {
+		t.Error(err)
+	}
+	if r, err := Prune(path, time.Time{}); err != nil || r.Layers != 0 {
+		t.Errorf("pruned what is held: %+v, %v", r, err)
+	}
+	i.Close()
+	if r, err := Prune(path, time.Time{}); err != nil || r.Layers != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if entries, _ := os.ReadDir(path); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "blob" {
+		t.Errorf("the file itself: %q, %v", b, err)
+	}
+	// One that is damaged is found out after the machine has started again.
+	if err := d.Adopt(strings.Replace(digest, "fa", "fb", 1), file, nil); err != nil {
+		t.Fatal(err)
+	}
+	j, err := again.Open(BlobKey(strings.Replace(digest, "fa", "fb", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Use(); !errors.Is(err, errDamaged) {
+		t.Errorf("a damaged blob: %v", err)
+	}
+}

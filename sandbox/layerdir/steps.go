@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +23,13 @@ func (d *Dir) Step(key string) ([]byte, error) {
 	if !nameForm.MatchString(key) {
 		return nil, nil
 	}
-	b, err := readNote(filepath.Join(d.path, key+stepSuffix))
+	path := filepath.Join(d.path, key+stepSuffix)
+	b, err := readNote(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // it is but the sooner forgotten
 	return b, err
 }
 

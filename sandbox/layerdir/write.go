@@ -156,7 +156,7 @@ func Prune(path string, before time.Time) (Removed, error) {
 	if before.IsZero() {
 		forgotten = 0
 	}
-	if err := errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgotten)); err != nil {
+	if err := errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgotten), d.sweep("*"+stepSuffix, forgotten)); err != nil {
 		return Removed{}, err
 	}
 	var old []found

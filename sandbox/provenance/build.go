@@ -29,7 +29,8 @@ type Build struct {
 	// Network has the roles whose traffic was counted.
 	Network  map[request.Role]Network
 	Postures []request.RolePosture
-	// Caches: kept cache mounts were there, which steps could read.
+	// Caches: kept cache mounts were there, which steps could read, or a layer cache
+	// had what steps would have read.
 	Caches bool
 	Egress map[request.Role]policy.Egress
 	// Mask takes values of secrets out of a text, where the user wrote one into a

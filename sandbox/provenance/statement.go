@@ -154,7 +154,8 @@ type Metadata struct {
 	// Hermetic: no step, and nothing else in the build's sandbox, reached the
 	// network or tried to.
 	Hermetic bool `json:"kbuild_hermetic"`
-	// Caches: kept cache mounts were there for steps to read.
+	// Caches: kept cache mounts were there for steps to read, or steps were not done
+	// but came from the layer cache.
 	Caches  bool                     `json:"kbuild_caches"`
 	Network map[request.Role]Network `json:"kbuild_network"`
 }
