@@ -66,13 +66,14 @@ func TestDockerFlags(t *testing.T) {
 		{"--call=lint,format=json -t a --tar-path x", func(r *request.Build) { r.Call, r.CallJSON = request.CallCheck, true }},
 		{"--call=check,ignorestatus=true --check", func(r *request.Build) { r.Call = request.CallCheck }},
 		{"--call format=json,outline", func(r *request.Build) { r.Call, r.CallJSON = request.CallOutline, true }},
+		{"--no-push --cache=false", func(r *request.Build) { r.StepCache = false }},
 		{"--call=targets,format=text", func(r *request.Build) { r.Call = request.CallTargets }},
 		{"--call=build --no-push", func(*request.Build) {}},
 		{"--call=build,format=json --no-push", func(*request.Build) {}},
 	} {
 		b, got, out := build(t, tc.line)
 		want := request.Build{
-			Version: request.Version, Context: got.Context, Dockerfile: got.Dockerfile, DockerfileName: "Dockerfile",
+			Version: request.Version, StepCache: true, Context: got.Context, Dockerfile: got.Dockerfile, DockerfileName: "Dockerfile",
 			Compression: request.Compression{Level: -1}, NoPush: true,
 		}
 		tc.want(&want)
@@ -145,7 +146,7 @@ func TestNeedlessFlags(t *testing.T) {
 		}
 	}
 	b, r, _ := build(t, "--cache --cleanup --snapshot-mode redo --no-push --cache")
-	if len(b.Warnings()) != 3 || !r.NoPush {
+	if len(b.Warnings()) != 2 || !r.NoPush {
 		t.Errorf("%q, %+v", b.Warnings(), r)
 	}
 }
