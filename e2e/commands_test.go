@@ -92,7 +92,7 @@ func build(ts *testscript.TestScript, args []string) int {
 	if _, err := os.Stat(ts.MkAbs(file)); err == nil {
 		expand(ts, file)
 	}
-	args = append([]string{"build", "--cache=false", "--insecure-registry", ts.Getenv("REGISTRY")}, args...)
+	args = append([]string{"build", "--insecure-registry", ts.Getenv("REGISTRY")}, args...)
 	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--progress") }) {
 		args = append(args, "--progress", "plain")
 	}

@@ -28,7 +28,7 @@ func (b *Build) registerCaches() {
 	fs.StringVar(&c.dir, "cache-dir", "", "keep base layers and cache mounts of RUN in this `directory`; empty: nowhere (default: kbuild-sandbox in $XDG_CACHE_HOME or ~/.cache; in a pod: nowhere)")
 	fs.StringVar(&c.size, "cache-size", cacheSize, "`size` of all cache mounts together; the least recently used go first")
 	fs.StringVar(&c.layers, "cache-max-size", layersSize, "`size` of all base layers that are kept in the cache directory; the least recently used go first")
-	fs.BoolVar(&c.steps, "cache", true, "use and keep there what steps have made")
+	fs.BoolVar(&c.steps, "cache", false, "use and keep in the cache directory what steps have made")
 	group(fs, groupRun, "cache", "cache-dir", "cache-size", "cache-max-size")
 }
 

@@ -66,14 +66,15 @@ func TestDockerFlags(t *testing.T) {
 		{"--call=lint,format=json -t a --tar-path x", func(r *request.Build) { r.Call, r.CallJSON = request.CallCheck, true }},
 		{"--call=check,ignorestatus=true --check", func(r *request.Build) { r.Call = request.CallCheck }},
 		{"--call format=json,outline", func(r *request.Build) { r.Call, r.CallJSON = request.CallOutline, true }},
-		{"--no-push --cache=false", func(r *request.Build) { r.StepCache = false }},
+		{"--no-push --cache", func(r *request.Build) { r.StepCache = true }},
+		{"--no-push --cache=false", func(*request.Build) {}},
 		{"--call=targets,format=text", func(r *request.Build) { r.Call = request.CallTargets }},
 		{"--call=build --no-push", func(*request.Build) {}},
 		{"--call=build,format=json --no-push", func(*request.Build) {}},
 	} {
 		b, got, out := build(t, tc.line)
 		want := request.Build{
-			Version: request.Version, StepCache: true, Context: got.Context, Dockerfile: got.Dockerfile, DockerfileName: "Dockerfile",
+			Version: request.Version, Context: got.Context, Dockerfile: got.Dockerfile, DockerfileName: "Dockerfile",
 			Compression: request.Compression{Level: -1}, NoPush: true,
 		}
 		tc.want(&want)

@@ -171,7 +171,7 @@ func TestRequest(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := request.Build{
-				Version: request.Version, StepCache: true, Context: request.GuestPath(dir),
+				Version: request.Version, Context: request.GuestPath(dir),
 				Dockerfile: request.GuestPath(filepath.Join(dir, "Dockerfile")), DockerfileName: "Dockerfile",
 				Compression: request.Compression{Level: -1},
 			}
