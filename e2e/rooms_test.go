@@ -69,12 +69,13 @@ func TestLaw2ArrowsBetweenRooms(t *testing.T) {
 // arrows are the rooms that each room may import, beside executor/request. A
 // trailing /* stands for all rooms below.
 var arrows = map[string][]string{
-	"cmd/kbuild-sandbox": {"cmd/flags", "cmd/mask", "cmd/progress", "cmd/secrets", "sandbox", "sandbox/gateway", "sandbox/provenance", "sandbox/sign", "policy", "runtime/runsc"},
-	"cmd/executor":       {"cmd/flags", "cmd/mask", "cmd/progress", "cmd/secrets", "executor", "executor/*", "policy", "policy/filter"},
+	"cmd/kbuild-sandbox": {"cmd/flags", "cmd/mask", "cmd/progress", "cmd/secrets", "cmd/trace", "sandbox", "sandbox/gateway", "sandbox/provenance", "sandbox/sign", "policy", "runtime/runsc"},
+	"cmd/executor":       {"cmd/flags", "cmd/mask", "cmd/progress", "cmd/secrets", "cmd/trace", "executor", "executor/*", "policy", "policy/filter"},
 	"cmd/flags":          {"cmd/progress", "cmd/secrets", "policy"},
 	"cmd/mask":           {},
 	"cmd/progress":       {"cmd/mask"},
 	"cmd/secrets":        {"cmd/mask"},
+	"cmd/trace":          {"cmd/progress"},
 	"policy":             {},
 	"policy/filter":      {"policy"},
 	// The cache directory has one form and two sides; its room parses no layer.

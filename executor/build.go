@@ -18,7 +18,9 @@ import (
 // make runs the steps and puts the image, or the index of images, into st. Its
 // plans are made anew from there.
 func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor, err error) {
+	planned := p.steps.span("plan")
 	plans, err := makePlans(ctx, p.req, &p.in, fromStore{st})
+	planned()
 	if err != nil {
 		return desc, err
 	}

@@ -31,7 +31,9 @@ func (p *player) call(ctx context.Context, st *store.Store) (err error) {
 // store remembers where they can be had.
 func (p *player) pull(ctx context.Context, st *store.Store) error {
 	from := newFromRegistry(p, st)
+	planned := p.steps.span("plan")
 	plans, err := makePlans(ctx, p.req, &p.in, from)
+	planned()
 	tellRemarks(plans, p.steps)
 	if err != nil {
 		return err

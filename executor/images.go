@@ -22,6 +22,7 @@ type layerImages struct {
 	ctx   context.Context
 	out   request.Outlet
 	sink  request.Sink
+	steps *Steps
 	spool string // directory
 
 	mu   sync.Mutex
@@ -35,7 +36,7 @@ func (id layerID) key() string { return request.LayerKey(id.diffID.String(), id.
 
 // newLayerImages knows those that the launcher has.
 func newLayerImages(ctx context.Context, p *player) *layerImages {
-	l := &layerImages{ctx: ctx, out: p.tools.Outlet, sink: p.tools.Sink, spool: p.storeDir(), have: map[string]bool{}}
+	l := &layerImages{ctx: ctx, out: p.tools.Outlet, sink: p.tools.Sink, steps: p.steps, spool: p.storeDir(), have: map[string]bool{}}
 	for _, key := range p.req.Layers {
 		l.have[key] = true
 	}
@@ -126,6 +127,7 @@ var errDropped = errors.New("the blob was dropped")
 
 // make hands out the image of a base layer, whose blob r has.
 func (l *layerImages) make(r io.Reader, id layerID) error {
+	defer l.steps.span("image of layer " + id.digest.String())()
 	err := l.write(r, id.key(), func(got v1.Hash) (string, error) {
 		if got != id.diffID {
 			return "", errMismatch

@@ -53,6 +53,7 @@ func (in *Inputs) planWith(opt *plan.Options) {
 // read finds the inputs, and fetches what has to be fetched. f says what else
 // there is to do with that.
 func (p *player) read(ctx context.Context, f fetcher) error {
+	defer p.steps.span("read inputs")()
 	f.in, f.req, f.space, f.tools, f.steps = &p.in, p.req, p.space, p.tools, p.steps
 	if err := p.in.open(ctx, f); err != nil {
 		return err

@@ -61,6 +61,7 @@ func (p *player) name() error {
 
 // enter opens the workspace.
 func (p *player) enter() (err error) {
+	defer p.steps.span("open workspace")()
 	p.space, err = rootfs.New(string(p.req.Workspace))
 	return err
 }
@@ -68,7 +69,10 @@ func (p *player) enter() (err error) {
 // leave unmounts what stays mounted for a whole build, such as a cache that
 // started as a directory of a stage: a pod's work directory could not be removed
 // otherwise.
-func (p *player) leave(err *error) { *err = errors.Join(*err, p.space.Close()) }
+func (p *player) leave(err *error) {
+	defer p.steps.span("close workspace")()
+	*err = errors.Join(*err, p.space.Close())
+}
 
 func (p *player) storeDir() string { return filepath.Join(string(p.req.Workspace), "store") }
 

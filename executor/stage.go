@@ -152,6 +152,7 @@ func (b *build) pack(ctx context.Context, w *work, s *stage) {
 			return err
 		}
 		defer b.packing.Release(1)
+		defer b.steps.span("pack " + w.step.Name)()
 		opt := layer.PackOptions{
 			Compression: b.req.Compression, Media: string(b.format), Lowers: w.lowers, ClampTo: s.image.clamp(),
 		}
@@ -168,6 +169,7 @@ func (b *build) base(ctx context.Context, s *stage) (*rootfs.Tree, error) {
 	case s.Base.Stage != nil:
 		return s.image.stages[s.Base.Stage.ID].tree.Fork(), nil
 	case s.Base.Image != nil:
+		defer b.steps.span("base " + s.Base.Image.Ref)()
 		lowers, err := b.bases.get(ctx, b, s.Base.Image)
 		if err != nil {
 			return nil, err

@@ -107,6 +107,14 @@ func (s *Steps) cached(name string) {
 	s.emit(request.Event{Kind: request.EventDone, Step: a.id, Cached: true})
 }
 
+// span begins something that takes time and is no step; what it returns ends it.
+func (s *Steps) span(name string) (end func()) {
+	began := time.Now()
+	return func() {
+		s.sink.Emit(request.Event{Time: began, Kind: request.EventSpan, Name: name, Total: int64(time.Since(began))})
+	}
+}
+
 // do runs work between its announcement and its end.
 func (s *Steps) do(name string, work func(*announced) error) error {
 	a := s.start(name)

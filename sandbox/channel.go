@@ -54,7 +54,8 @@ func socketPair() (ours, theirs *os.File, err error) {
 // conversation is what the launcher and one role have to tell each other.
 type conversation struct {
 	part
-	in *intake
+	in     *intake
+	phases *phases
 }
 
 // session is the launcher's side of one channel.
@@ -157,6 +158,7 @@ func (s *session) frame(ctx context.Context, kind request.FrameKind, payload []b
 		if s.ready == nil {
 			return fmt.Errorf("%w: %s is not to say that it is ready, or twice", request.ErrFrame, s.role)
 		}
+		s.phases.enter(phaseWait)
 		s.ready()
 		s.ready = nil
 		return nil
@@ -198,6 +200,7 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 	if err := request.Decode(request.FrameHello, payload, &inside); err != nil {
 		return err
 	}
+	s.phases.enter(phaseCheck)
 	found, err := s.verify(inside)
 	s.posture = &found
 	if s.stands != nil {
@@ -229,11 +232,13 @@ func (s *session) hello(ctx context.Context, payload []byte) error {
 func (s *session) release(ctx context.Context) error {
 	var start request.Go
 	if s.begin != nil {
+		s.phases.enter(phaseWait)
 		var err error
 		if start, err = s.begin(ctx); err != nil {
 			return err
 		}
 	}
+	s.phases.enter(phaseWork)
 	if err := s.reply(request.FrameGo, start); err != nil || s.image == nil {
 		return err
 	}
@@ -241,6 +246,7 @@ func (s *session) release(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.phases.enter(phaseWork)
 	return s.reply(request.FramePush, image)
 }
 
@@ -248,7 +254,7 @@ func (s *session) release(ctx context.Context) error {
 func checkEvent(e request.Event) error {
 	switch e.Kind {
 	case request.EventPlan, request.EventStart, request.EventLog, request.EventDone, request.EventProgress,
-		request.EventWarning, request.EventInfo, request.EventDebug:
+		request.EventWarning, request.EventInfo, request.EventDebug, request.EventSpan:
 	default:
 		return fmt.Errorf("%w: event %.20q", request.ErrFrame, e.Kind)
 	}

@@ -40,6 +40,7 @@ type roleSink struct {
 // Emit implements request.Sink. An event of a step that never began is dropped:
 // no executor of ours sends it.
 func (s roleSink) Emit(e request.Event) {
+	e.Role = s.role
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
 	if s.n.translate(s.role, &e) {

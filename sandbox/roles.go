@@ -26,6 +26,7 @@ type build struct {
 	caches *caches
 	layers *layers
 	events *numbering
+	phases *phases // the launcher's own
 	tally  *tally
 	root   *request.Descriptor // instead of build's result; nil: that is it
 
@@ -243,6 +244,10 @@ func (b *build) playMounted(ctx context.Context, p part) (request.Result, error)
 
 // play runs one role in a sandbox of its own to its end.
 func (b *build) play(ctx context.Context, p part) (request.Result, error) {
+	to := b.events.of(p.role)
+	phases := newPhases(to, string(p.role))
+	defer phases.end()
+	phases.enter(phaseStart)
 	l := b.home.of(p.role)
 	c := b.c.playing(p.role)
 	var err error
@@ -255,7 +260,7 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	if ctx.Err() != nil {
 		return request.Result{}, context.Cause(ctx)
 	}
-	c.Sink = b.events.of(p.role)
+	c.Sink = to
 	in := &intake{role: p.role, store: b.store, open: map[uint32]incoming{}}
 	if p.role != request.RolePush {
 		in.layers = b.layers
@@ -265,7 +270,7 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	}
 	defer in.discard()
 	p.stands = b.stands
-	res, err := runSandbox(ctx, c, l, b.mode, conversation{part: p, in: in})
+	res, err := runSandbox(ctx, c, l, b.mode, conversation{part: p, in: in, phases: phases})
 	if err == nil && res.Failure == nil && len(in.open) > 0 {
 		err = fmt.Errorf("%w: %s ended, but an output of it is not complete", errOutput, p.role)
 	}

@@ -41,6 +41,9 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 	}
 	ctx, limits := c.limited(ctx)
 	defer limits.stop()
+	own := newPhases(c.Sink, "")
+	defer own.end()
+	own.enter("prepare")
 	caches, err := openCaches(&c)
 	if err != nil {
 		return res, err
@@ -58,8 +61,9 @@ func Run(ctx context.Context, c Config) (res request.Result, err error) {
 		return res, err
 	}
 	defer func() { err = limits.close(ctx, &res, err) }()
-	b := &build{c: c, home: w.home, mode: m, caches: caches, tally: newTally(), results: map[request.Role]request.Result{}, postures: map[request.Role]request.RolePosture{}}
+	b := &build{c: c, home: w.home, mode: m, caches: caches, phases: own, tally: newTally(), results: map[request.Role]request.Result{}, postures: map[request.Role]request.RolePosture{}}
 	limits.results = b.results
+	defer own.enter("clean up")
 	return b.inside(ctx)
 }
 
@@ -98,7 +102,9 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 	b.events = newNumbering(c.Sink)
 	ctx, stop := c.disk.guard(ctx)
 	defer stop()
+	b.phases.enter("sandboxes")
 	res, err = b.run(ctx)
+	b.phases.enter("keep")
 	b.caches.trim()
 	if err != nil || res.Failure != nil || c.Request.Call != "" {
 		return res, err
@@ -140,6 +146,7 @@ func runSandbox(ctx context.Context, c Config, l layout, m mode, with conversati
 	defer c.disk.close(l.role)
 	defer killWhenFull(ctx, l.state)()
 	res, err := s.serve(ctx)
+	with.phases.enter(phaseEnd)
 	err = c.disk.blame(ctx, err)
 	grace := exitGrace
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/mask"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/trace"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/buildcontext"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
@@ -40,6 +41,7 @@ type podFlags struct {
 	build   *flags.Build
 	log     *flags.Log
 	from    flags.From // set by request
+	trace   string     // set by request
 	force   bool
 	workDir string
 	help    bool
@@ -67,7 +69,11 @@ func (f *podFlags) request(args []string) (request.Build, flags.Outputs, error) 
 		return request.Build{}, flags.Outputs{}, err
 	}
 	f.from = flags.From{Args: f.set.Args(), Dir: dir, Context: podContext, Env: os.LookupEnv}
-	return f.build.Request(f.from)
+	req, out, err := f.build.Request(f.from)
+	if err == nil {
+		f.trace, err = f.log.Trace(dir, string(req.Context))
+	}
+	return req, out, err
 }
 
 // parseOnly does what needs no sandbox: help, version and wrong command lines.
@@ -127,7 +133,7 @@ func command(args []string) int {
 	for _, text := range notes {
 		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
 	}
-	result, err := buildHere(ctx, &req, out, f, shown{display, opt.Mask})
+	result, err := traced(ctx, &req, out, f, shown{display, display, opt.Mask})
 	display.Close()
 	if err != nil {
 		_ = progress.Error(os.Stderr, err.Error(), "", opt)
@@ -163,7 +169,22 @@ func answer(result request.Result, values *mask.Values) int {
 // shown is where a build is shown, and what must not be.
 type shown struct {
 	*progress.Display
+	sink request.Sink // what shows its steps
 	mask *mask.Values
+}
+
+// traced builds with a trace, if there is to be one.
+func traced(ctx context.Context, req *request.Build, out flags.Outputs, f *podFlags, display shown) (request.Result, error) {
+	to, err := trace.Create(f.trace, display, display.mask.Text)
+	if err != nil {
+		return request.Result{}, err
+	}
+	display.sink = to
+	result, err := buildHere(ctx, req, out, f, display)
+	if e := to.Close(); err == nil {
+		err = e
+	}
+	return result, err
 }
 
 func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *podFlags, display shown) (request.Result, error) {
@@ -205,7 +226,7 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 		defer trim(caches, display)
 	}
 	tools := executor.Tools{
-		Images: images, Secret: lent.Secret, Agent: lent.Agent, Sink: display,
+		Images: images, Secret: lent.Secret, Agent: lent.Agent, Sink: display.sink,
 		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar, caches: caches},
 		Nodes:  nodes.make, Posture: posture, Walls: podWalls(f.force),
 	}

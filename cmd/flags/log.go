@@ -13,6 +13,7 @@ type Log struct {
 	mode      string
 	quiet     bool
 	timestamp bool
+	trace     string
 }
 
 // RegisterLog adds those flags to fs.
@@ -23,7 +24,8 @@ func RegisterLog(fs *pflag.FlagSet) *Log {
 	fs.Var(choiceValue{&l.mode, []string{"auto", "tty", "plain", "json"}}, "progress", "how a build is shown, a `mode`: auto, tty, plain, json; auto is tty on a terminal, else plain")
 	fs.BoolVarP(&l.quiet, "quiet", "q", false, "show nothing but errors, and what was built on standard output")
 	fs.BoolVar(&l.timestamp, "log-timestamp", false, "begin every line with the time; auto is then plain")
-	group(fs, groupLog, "verbosity", "log-format", "progress", "quiet", "log-timestamp")
+	fs.StringVar(&l.trace, "trace", "", "write to this `file` what took how long, in the format of Perfetto and chrome://tracing")
+	group(fs, groupLog, "verbosity", "log-format", "progress", "quiet", "log-timestamp", "trace")
 	return l
 }
 
@@ -52,6 +54,12 @@ func (l *Log) Options(terminal bool, env func(string) (string, bool)) progress.O
 		opt.Color = true
 	}
 	return opt
+}
+
+// Trace is the file of --trace as an absolute path, or empty. No link of a stranger's
+// checkout, in dir or in the context, may lead it elsewhere.
+func (l *Log) Trace(dir, context string) (string, error) {
+	return record("trace", l.trace, dir, context)
 }
 
 func (l *Log) level() progress.Level {

@@ -78,16 +78,7 @@ func badRule(flag, text string, err error, hint string) error {
 // AuditLog is the file of --audit-log as an absolute path, or empty. No link of
 // a stranger's checkout, in dir or in the context, may lead it elsewhere.
 func (n *Network) AuditLog(dir, context string) (string, error) {
-	if n.audit == "" {
-		return "", nil
-	}
-	path := absolute(dir, n.audit)
-	for _, tree := range []string{dir, context} {
-		if err := staysBelow(path, tree); err != nil {
-			return "", inputf("name a path outside of it", "--audit-log: %s", err)
-		}
-	}
-	return path, nil
+	return record("audit-log", n.audit, dir, context)
 }
 
 // Proxy is what the environment says of proxies. Names in upper case go first;

@@ -74,6 +74,22 @@ func (o Outputs) resolve(dir, context string) (Outputs, error) {
 	return o, nil
 }
 
+// record is the file that a flag names for what is written during a build, as an
+// absolute path, or empty. Where dir or the context is a stranger's checkout, no link
+// of it may lead out of it.
+func record(flag, path, dir, context string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	path = absolute(dir, path)
+	for _, tree := range []string{dir, context} {
+		if err := staysBelow(path, tree); err != nil {
+			return "", inputf("name a path outside of it", "--%s: %s", flag, err)
+		}
+	}
+	return path, nil
+}
+
 // staysBelow fails if path, which is written below tree, leads out of it by a
 // symbolic link, whether what it names exists or not.
 func staysBelow(path, tree string) error {

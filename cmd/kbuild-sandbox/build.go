@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/flags"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/progress"
 	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/secrets"
+	"github.com/kbuild-sandbox/kbuild-sandbox/cmd/trace"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox"
 )
@@ -63,13 +65,17 @@ func (a *app) buildCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		traced, err := l.Trace(from.Dir, string(req.Context))
+		if err != nil {
+			return err
+		}
 		within, err := newBounds(m)
 		if err != nil {
 			return err
 		}
 		lend := func(sink request.Sink) (*secrets.Store, error) { return b.Lend(from, sink) }
 		caches := sandbox.Caches{Dir: string(req.Caches), Limit: req.CacheSize, LayerLimit: b.LayerLimit(), Optional: !b.CacheDirGiven()}
-		return a.build(c.Context(), job{req, out, b.Attestation(), net, within, caches, lend, h, show, b.Warnings()})
+		return a.build(c.Context(), job{req, out, b.Attestation(), net, within, caches, lend, h, show, traced, b.Warnings()})
 	}
 	return c
 }
@@ -91,6 +97,7 @@ type job struct {
 	lend   func(request.Sink) (*secrets.Store, error)
 	host   host
 	show   progress.Options
+	trace  string // file, or empty
 	// notes are what the command line deserves to be told about.
 	notes []string
 }
@@ -130,23 +137,19 @@ func (a *app) build(ctx context.Context, j job) error {
 	for _, text := range j.notes {
 		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
 	}
-	creds, err := newCredentials(a.env, j.req.Destinations, func(text string) {
-		display.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: text})
-	})
-	if err != nil {
+	if cfg.Answer, err = a.answering(j, display); err != nil {
 		return err
 	}
-	lent, err := j.lend(display)
-	if err != nil {
-		return err
-	}
-	lent.Mask(a.mask)
 	a.mask.AddURLs(j.net.Proxy.HTTP, j.net.Proxy.HTTPS)
-	cfg.Answer, cfg.Sink = a.masked(answers(creds, lent)), display
+	traced, err := trace.Create(j.trace, display, a.mask.Text)
+	if err != nil {
+		return err
+	}
+	cfg.Sink = traced
 	res, err := sandbox.Run(ctx, cfg)
 	a.endSoon(ctx, res, err)
 	display.Close()
-	if e := audit.close(); err == nil {
+	if e := errors.Join(audit.close(), traced.Close()); err == nil {
 		err = e
 	}
 	if err != nil {
@@ -179,6 +182,23 @@ func (a *app) results(j job, res request.Result, proof *attester) error {
 		return err
 	}
 	return proof.write()
+}
+
+// answering is what answers the executor of one build. What it may give away is
+// masked from now on.
+func (a *app) answering(j job, tell request.Sink) (answerFunc, error) {
+	creds, err := newCredentials(a.env, j.req.Destinations, func(text string) {
+		tell.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: text})
+	})
+	if err != nil {
+		return nil, err
+	}
+	lent, err := j.lend(tell)
+	if err != nil {
+		return nil, err
+	}
+	lent.Mask(a.mask)
+	return a.masked(answers(creds, lent)), nil
 }
 
 // answerFunc answers the executor's questions; see sandbox.Config.

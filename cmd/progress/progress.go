@@ -133,7 +133,7 @@ func (d *Display) Emit(e request.Event) {
 
 func (d *Display) wanted(k request.EventKind) bool {
 	switch k {
-	case request.EventDebug:
+	case request.EventDebug, request.EventSpan, request.EventPhase:
 		return d.opt.Level >= Debug
 	case request.EventWarning:
 		return d.opt.Level >= Warn

@@ -172,7 +172,7 @@ func (r *Rig) args(n int) []string {
 	}
 	for flag, name := range map[string]string{
 		"--oci-layout-path": "layout", "--metadata-file": "metadata.json", "--digest-file": "digest", "--iidfile": "id",
-		"--audit-log": "audit.jsonl", "--provenance-file": "provenance.jsonl",
+		"--audit-log": "audit.jsonl", "--trace": "trace.json", "--provenance-file": "provenance.jsonl",
 	} {
 		r.Written = append(r.Written, "out/"+name)
 		args = append(args, flag, r.path("out/"+name))

@@ -2,6 +2,7 @@ package request
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -69,10 +70,11 @@ func (c *Clip) take(e *Event) (pass bool, note *Event) {
 	return true, note
 }
 
-// frame lets the beginnings and ends of some more steps pass.
+// frame lets the beginnings and ends of some more steps pass, and spans.
 func (c *Clip) frame(e *Event) bool {
 	const small = 1 << 10
-	if e.Kind != EventStart && e.Kind != EventDone || len(e.Name)+len(e.Error) > small || c.after == maxSteps {
+	timed := slices.Contains([]EventKind{EventStart, EventDone, EventSpan, EventPhase}, e.Kind)
+	if !timed || len(e.Name)+len(e.Error) > small || c.after == maxSteps {
 		return false
 	}
 	c.after++

@@ -14,6 +14,8 @@ const (
 	EventWarning  EventKind = "warning"  // Text, with Line of the Dockerfile if known
 	EventInfo     EventKind = "info"     // Text
 	EventDebug    EventKind = "debug"    // Text
+	EventSpan     EventKind = "span"     // Name, no step of its own, began at Time and took Total nanoseconds
+	EventPhase    EventKind = "phase"    // the same, of a role as a whole; the launcher measures it and takes it from nobody
 )
 
 // Event is one thing that happened. Steps are numbered from 1 in the order of
@@ -31,6 +33,9 @@ type Event struct {
 	Line   int       `json:"line,omitempty"`
 	Error  string    `json:"error,omitempty"`
 	Cached bool      `json:"cached,omitempty"` // with done: the layer cache had the result
+	// Role is whose event it is, which the launcher knows; empty: its own, or that
+	// of a pod.
+	Role Role `json:"-"`
 }
 
 // Sink takes events. It is safe for concurrent use and never blocks for long.
