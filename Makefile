@@ -73,7 +73,7 @@ lint:
 	out/staticcheck ./...
 	go test -count=1 -run '^TestLaw' ./e2e
 golden: ## rewrites the golden files
-	go test ./policy ./sandbox ./cmd/flags ./cmd/progress ./cmd/kbuild-sandbox ./e2e/language -update
+	go test ./policy ./sandbox ./cmd/flags ./cmd/progress ./cmd/trace ./cmd/kbuild-sandbox ./e2e/language -update
 	go test ./e2e/escape -run Table -update
 clean:
 	rm -rf bin out

@@ -142,6 +142,16 @@ func TestAskForms(t *testing.T) {
 	}
 }
 
+// TestPhasesAreTheLaunchers: an executor tells spans, but no phases.
+func TestPhasesAreTheLaunchers(t *testing.T) {
+	p := serveAsks(t, request.RoleBuild, nil)
+	p.send(request.FrameEvent, request.Event{Kind: request.EventSpan, Name: "pack", Total: 1})
+	p.send(request.FrameEvent, request.Event{Kind: request.EventPhase, Name: "work build", Total: 1})
+	if err := <-p.end; !errors.Is(err, request.ErrFrame) || !strings.Contains(err.Error(), `"phase"`) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestManyMessages: a step may send as many messages as it likes; that is no
 // fault of the executor, but it ends somewhere.
 func TestManyMessages(t *testing.T) {

@@ -126,7 +126,11 @@ func helper(text string) int {
 		return 2
 	}
 	enc := json.NewEncoder(os.Stdout)
-	c.Sink = sinkFunc(func(e request.Event) { _ = enc.Encode(e) })
+	c.Sink = sinkFunc(func(e request.Event) {
+		if e.Kind != request.EventPhase { // nobody says it
+			_ = enc.Encode(e)
+		}
+	})
 	start := time.Now()
 	res, err := Run(ctx, c)
 	o := outcome{Result: res, Took: time.Since(start)}
@@ -180,6 +184,9 @@ type recorder struct {
 func newRecorder() *recorder { return &recorder{more: make(chan struct{}, 1<<16)} }
 
 func (r *recorder) Emit(e request.Event) {
+	if e.Kind == request.EventPhase {
+		return
+	}
 	r.mu.Lock()
 	r.texts = append(r.texts, e.Text)
 	r.mu.Unlock()

@@ -119,13 +119,15 @@ func TestNumbering(t *testing.T) {
 	build.Emit(request.Event{Kind: request.EventLog, Step: 1, Data: []byte("x")})
 	build.Emit(request.Event{Kind: request.EventLog, Step: 7, Data: []byte("of none")})
 	build.Emit(request.Event{Kind: request.EventWarning, Text: "w"})
+	fetch.Emit(request.Event{Kind: request.EventSpan, Name: "of a step", Step: 1, Role: request.RolePush})
 	want := []request.Event{
-		{Kind: request.EventStart, Step: 1, Name: "pull"},
-		{Kind: request.EventPlan, Total: 3},
-		{Kind: request.EventStart, Step: 2, Name: "run"},
-		{Kind: request.EventDone, Step: 1},
-		{Kind: request.EventLog, Step: 2, Data: []byte("x")},
-		{Kind: request.EventWarning, Text: "w"},
+		{Kind: request.EventStart, Step: 1, Name: "pull", Role: request.RoleFetch},
+		{Kind: request.EventPlan, Total: 3, Role: request.RoleBuild},
+		{Kind: request.EventStart, Step: 2, Name: "run", Role: request.RoleBuild},
+		{Kind: request.EventDone, Step: 1, Role: request.RoleFetch},
+		{Kind: request.EventLog, Step: 2, Data: []byte("x"), Role: request.RoleBuild},
+		{Kind: request.EventWarning, Text: "w", Role: request.RoleBuild},
+		{Kind: request.EventSpan, Name: "of a step", Step: 1, Role: request.RoleFetch},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -1,6 +1,8 @@
 package flags
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -30,5 +32,22 @@ func TestVerbosity(t *testing.T) {
 	}
 	if got := logOptions(t, "", false, nil).Level; got != progress.Normal {
 		t.Errorf("without -v: level %d", got)
+	}
+}
+
+// TestTrace: a checkout of a stranger's cannot say where the trace is written to.
+func TestTrace(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink(filepath.Join(t.TempDir(), "file"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for given, want := range map[string]string{"": "", "trace": filepath.Join(dir, "trace"), "/x/trace": "/x/trace", "link": "error"} {
+		got, err := (&Log{trace: given}).Trace(dir, dir)
+		if err != nil {
+			got = "error"
+		}
+		if got != want || err != nil && !strings.HasPrefix(err.Error(), "--trace: ") {
+			t.Errorf("%q: %q, %v", given, got, err)
+		}
 	}
 }

@@ -139,6 +139,20 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// TestSpans: spans are for the trace; only JSON lines have them, where all is told.
+func TestSpans(t *testing.T) {
+	events := []request.Event{{Kind: request.EventSpan, Name: "took", Total: 1}, {Kind: request.EventPhase, Name: "took", Total: 1}}
+	for _, tt := range []struct {
+		mode  Mode
+		level Level
+		want  int
+	}{{JSON, Debug, 2}, {JSON, Normal, 0}, {Plain, Debug, 0}, {TTY, Debug, 0}} {
+		if got := show(t, Options{Mode: tt.mode, Level: tt.level}, events); strings.Count(got, "took") != tt.want {
+			t.Errorf("%s, level %d: %q", tt.mode, tt.level, got)
+		}
+	}
+}
+
 // TestHostile sends text that tries to deceive through every field.
 func TestHostile(t *testing.T) {
 	var events []request.Event

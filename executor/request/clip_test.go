@@ -68,6 +68,7 @@ func TestClipFlood(t *testing.T) {
 	for name, e := range map[string]Event{
 		"names":    {Kind: EventStart, Name: strings.Repeat("n", 1000)},
 		"texts":    {Kind: EventInfo, Text: strings.Repeat("n", 1000)},
+		"spans":    {Kind: EventSpan, Name: strings.Repeat("n", 1000)},
 		"errors":   {Kind: EventDone, Error: strings.Repeat("n", 1000)},
 		"progress": {Kind: EventProgress, Bytes: 1},
 		"output":   logged(0, 1),
