@@ -9,10 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"regexp"
 	"strings"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
 )
@@ -20,28 +18,60 @@ import (
 // benchCase is a build that somebody waits for every day.
 type benchCase struct {
 	name, what string
-	aim        float64 // of buildah's wall time
-	base       string  // debian or golang
-	dockerfile string  // after FROM
+	goals      goals
+	dockerfile string // FROM names bases of allBases with the tag 1
 	context    func(ctx context.Context, dir string) error
+	changed    string // the file of the context that mode changed changes; empty: there is none
+	comment    string // what makes a line of it a comment; empty: its first byte is changed
 }
 
 var allCases = []benchCase{
-	{"B", "20 RUN on a large base", 0.6, "golang", manyRuns(20), noContext},
-	{"C", "COPY, chown, delete: 20,000 files", 1.0, "debian", `WORKDIR /app
+	{
+		name: "A", what: "Go: gofmt, vet, build, COPY --from, useradd", goals: goals{cold: 0.85, present: 0.7, changedOverSteps: true},
+		dockerfile: `FROM debian-golang:1 AS build
+ENV CGO_ENABLED=0 GOFLAGS=-mod=mod GOPROXY=off GOCACHE=/gocache
+WORKDIR /src
+COPY . .
+RUN test -z "$(gofmt -l .)"
+RUN go vet ./...
+RUN mkdir /out && go build -o /out/ ./...
+FROM debian:1
+RUN useradd --create-home app
+COPY --from=build /out/ /usr/local/bin/
+USER app
+`, context: goSource, changed: "service7/service7.go", comment: "//",
+	},
+	{
+		name: "B", what: "20 RUN on a large base", goals: goals{cold: 0.45, present: 0.2},
+		dockerfile: "FROM golang:1\n" + manyRuns(20), context: noContext,
+	},
+	{
+		name: "C", what: "COPY, chown, delete: 20,000 files", goals: goals{cold: 0.5, present: 0.4},
+		dockerfile: `FROM debian:1
+WORKDIR /app
 COPY app/ .
 RUN chown -R 1000:1000 /app
 RUN find . -name 'f1*.js' -delete && touch done
-`, smallFiles},
-	{"D", "dpkg and gcc", 1.3, "debian", `ENV DEBIAN_FRONTEND=noninteractive
+`, context: smallFiles, changed: "app/d57/f5700.js", comment: "//",
+	},
+	{
+		name: "D", what: "dpkg of 105 packages, gcc", goals: goals{cold: 1.1},
+		dockerfile: `FROM debian:1
+ENV DEBIAN_FRONTEND=noninteractive
 COPY debs/ /debs/
 RUN dpkg --force-all --unpack /debs/*.deb
 RUN dpkg --configure -a
-RUN printf '#include <stdio.h>\nint main(void) { puts("hello"); }\n' > /hello.c && gcc -O2 -o /hello /hello.c && /hello
-`, debs},
-	{"G", "COPY of 1 GB, sha256sum", 0.8, "debian", `COPY big /big
+COPY hello.c /
+RUN gcc -O2 -o /hello /hello.c && /hello
+`, context: debs, changed: "hello.c", comment: "//",
+	},
+	{
+		name: "G", what: "COPY of 1 GB, sha256sum", goals: goals{cold: 0.6},
+		dockerfile: `FROM debian:1
+COPY big /big
 RUN sha256sum /big > /sum
-`, bigFile},
+`, context: bigFile, changed: "big",
+	},
 }
 
 func manyRuns(n int) string {
@@ -52,55 +82,56 @@ func manyRuns(n int) string {
 	return s.String()
 }
 
-// prepare pushes the case's base image and writes its context to dir.
+var fromLine = regexp.MustCompile(`(?m)^FROM (\S+):1\b`)
+
+// bases are the names of the images that a case begins with.
+func (c benchCase) bases() (names []string) {
+	for _, m := range fromLine.FindAllStringSubmatch(c.dockerfile, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+// prepare pushes the case's base images and writes its context to dir.
 func (b *bench) prepare(ctx context.Context, c benchCase, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	img, err := rig.Debian(ctx)
-	if c.base == "golang" {
-		img, err = golang(ctx)
+	for _, base := range c.bases() {
+		img, err := allBases[base](ctx)
+		if err != nil {
+			return err
+		}
+		if err := b.registry.Push(ctx, img, "library/"+base+":1"); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	if err := b.registry.Push(ctx, img, "library/"+c.base+":1"); err != nil {
-		return err
-	}
-	file := "FROM " + b.registry.Host + "/library/" + c.base + ":1\n" + c.dockerfile
+	file := fromLine.ReplaceAllString(c.dockerfile, "FROM "+b.base("$1"))
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(file), 0o644); err != nil {
 		return err
 	}
 	return c.context(ctx, dir)
 }
 
-// golang is debian with the Go toolchain that runs this at /usr/local/go.
-func golang(ctx context.Context) (v1.Image, error) {
-	cache, err := rig.Cache()
+// base is where the registry has a base image.
+func (b *bench) base(name string) string { return b.registry.Host + "/library/" + name + ":1" }
+
+// change changes the case's one file, to what it has not been before.
+func (c benchCase) change(dir string, n int) error {
+	file, err := os.OpenFile(filepath.Join(dir, c.changed), os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
-	if err != nil {
-		return nil, fmt.Errorf("find the Go toolchain: %w", err)
+	defer file.Close()
+	if c.comment == "" {
+		_, err = file.WriteAt([]byte{byte(n)}, 0)
+		return err
 	}
-	debian, err := rig.DebianTar(ctx)
-	if err != nil {
-		return nil, err
+	if _, err := file.Seek(0, io.SeekEnd); err != nil {
+		return err
 	}
-	file := filepath.Join(cache, "golang-"+runtime.Version()+".tar")
-	if _, err := os.Stat(file); err != nil {
-		tmp := file + ".new"
-		defer os.Remove(tmp)
-		script := `cp "$1" "$2" && tar --numeric-owner --owner=0 --group=0 --sort=name --transform 's,^\.,./usr/local/go,' -C "$3" -rf "$2" .`
-		if out, err := exec.CommandContext(ctx, "sh", "-c", script, "sh", debian, tmp, strings.TrimSpace(string(root))).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("make golang image: %w: %s", err, out)
-		}
-		if err := os.Rename(tmp, file); err != nil {
-			return nil, err
-		}
-	}
-	return rig.FromTar(file, v1.Config{Env: []string{"PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}})
+	_, err = fmt.Fprintf(file, "\n%s Change %d.\n", c.comment, n)
+	return err
 }
 
 func noContext(context.Context, string) error { return nil }
@@ -141,44 +172,35 @@ func bigFile(_ context.Context, dir string) error {
 	return w.Flush()
 }
 
+const helloSource = `#include <stdio.h>
+int main(void) { puts("hello"); }
+`
+
 // debs puts build-essential, git, curl and all that they depend on (105 packages
-// of Debian 12) into dir; apt fetches them once, in a directory with the debian
-// image, and they are kept.
+// of Debian 12) into dir, and a program to compile; apt fetches the packages
+// once, in a directory with the debian image, and they are kept.
 func debs(ctx context.Context, dir string) error {
-	cache, err := rig.Cache()
+	kept, err := keptDebs(ctx)
 	if err != nil {
 		return err
 	}
-	kept := filepath.Join(cache, "debs")
-	if _, err := os.Stat(kept); err != nil {
-		if err := fetchDebs(ctx, cache, kept); err != nil {
-			return err
-		}
+	if err := os.WriteFile(filepath.Join(dir, "hello.c"), []byte(helloSource), 0o644); err != nil {
+		return err
 	}
 	return exec.CommandContext(ctx, "cp", "-r", kept, filepath.Join(dir, "debs")).Run()
 }
 
-func fetchDebs(ctx context.Context, cache, kept string) error {
-	debian, err := rig.DebianTar(ctx)
+func keptDebs(ctx context.Context) (string, error) {
+	cache, err := rig.Cache()
 	if err != nil {
-		return err
+		return "", err
 	}
-	root, err := os.MkdirTemp(cache, "debs-")
-	if err != nil {
-		return err
+	kept := filepath.Join(cache, "debs")
+	if _, err := os.Stat(kept); err == nil {
+		return kept, nil
 	}
-	defer os.RemoveAll(root)
-	script := `set -e
-tar -xf "$1" -C "$2"
-cp /etc/resolv.conf "$2/etc/resolv.conf"
-opt="-o APT::Sandbox::User=root -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
-chroot "$2" apt-get $opt update -q
-mkdir "$2/debs"
-chroot "$2" sh -c 'cd /debs && apt-get download -q -o APT::Sandbox::User=root $(apt-cache depends --recurse --no-recommends \
+	return kept, inDebian(ctx, kept, `mkdir "$root/debs"
+chroot "$root" sh -c 'cd /debs && apt-get download -q -o APT::Sandbox::User=root $(apt-cache depends --recurse --no-recommends \
   --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances build-essential git curl | grep "^[a-z0-9]" | sort -u)'
-mv "$2/debs" "$3"`
-	if out, err := exec.CommandContext(ctx, "sh", "-c", script, "sh", debian, root, kept).CombinedOutput(); err != nil {
-		return fmt.Errorf("fetch packages: %w: %s", err, out)
-	}
-	return nil
+mv "$root/debs" "$out"`)
 }

@@ -1,10 +1,24 @@
 // Command bench measures whole builds, pull and push included, against
-// `buildah bud --isolation chroot --layers` and `buildah push`: cold each time
-// (no base image, no cache, an empty repository), the median of several runs.
+// `buildah bud --isolation chroot --layers` and `buildah push`, in turn, and
+// prints the medians of several runs.
 //
-//	bench [-n RUNS] [-only ours|buildah] [CASE...]
+//	bench [-n RUNS] [-modes "MODE..."] [-only ours|buildah] [-write] [CASE...]
 //
-// Case N measures the network of RUN steps, through the gateway.
+// Each case is built in up to four modes:
+//
+//	cold     nothing is there: an empty cache directory, an empty storage, an
+//	         empty repository
+//	present  the base images are there, brought by a build of another context (or
+//	         by buildah pull), but no result of a step; an empty repository
+//	changed  all was built and pushed; then one file of the context was changed
+//	cached   all was built and pushed; the same build again
+//
+// The goals of cold and present are parts of buildah's cold time in the same run.
+// That of changed is what the steps took that had to run again, by our trace, and
+// a second more. Everything cached takes less than a second.
+//
+// Case S measures what sandboxes of their own cost, case N the network of RUN
+// steps, through the gateway; they have no modes.
 //
 // Memory is the largest sum, over the whole process tree, of anonymous and
 // shared memory (PSS, sampled); pages of files on disk are not in it.
@@ -12,6 +26,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -30,127 +45,145 @@ type bench struct {
 	bin      string
 	tmp      string
 	registry *rig.Registry
+	runs     int
+	only     string // builder; empty: all
+	modes    []mode
+	names    []string // cases; none: all
+	traces   bool     // the launcher can tell where its time goes
 }
 
 func main() {
-	runs := flag.Int("n", 3, "runs of each build")
-	only := flag.String("only", "", "measure only ours or buildah")
+	b := &bench{bin: os.Getenv("KBUILD_BIN")}
+	flag.IntVar(&b.runs, "n", 3, "runs of each build")
+	flag.StringVar(&b.only, "only", "", "measure only ours or buildah")
+	modes := flag.String("modes", "", "only these `modes` of cold, present, changed and cached")
+	write := flag.Bool("write", false, "add the results to "+recordFile)
 	flag.Parse()
+	b.names = flag.Args()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *runs, *only, flag.Args()); err != nil {
+	var err error
+	if b.modes, err = parseModes(*modes); err == nil {
+		err = b.run(ctx, *write)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, runs int, only string, names []string) error {
-	bin := os.Getenv("KBUILD_BIN")
-	if bin == "" {
-		bin = "bin"
+func (b *bench) run(ctx context.Context, write bool) error {
+	if b.bin == "" {
+		b.bin = "bin"
 	}
-	tmp, err := os.MkdirTemp("", "bench-")
-	if err != nil {
+	if b.runs < 1 {
+		return fmt.Errorf("%d runs: at least one is needed", b.runs)
+	}
+	var err error
+	if b.tmp, err = os.MkdirTemp("", "bench-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer os.RemoveAll(b.tmp)
 	if err := rig.Adopt(); err != nil {
 		return err
 	}
-	b := &bench{bin: bin, tmp: tmp}
-	if b.registry, err = rig.StartRegistry(ctx, tmp); err != nil {
+	b.traces = b.hasTrace(ctx)
+	text, err := b.all(ctx)
+	fmt.Print("\n" + text)
+	if err != nil || !write {
 		return err
 	}
-	defer b.registry.Stop()
-	var rows []string
+	return record(recordFile, b.heading(ctx, time.Now())+"\n"+text)
+}
+
+// all measures the chosen cases. A case that fails ends only itself: the others
+// take long to measure.
+func (b *bench) all(ctx context.Context) (string, error) {
+	if err := b.known(); err != nil {
+		return "", err
+	}
+	var results []result
+	var text string
+	var errs []error
 	for _, c := range allCases {
-		if len(names) > 0 && !slices.Contains(names, c.name) {
+		if !b.chosen(c.name) || ctx.Err() != nil {
 			continue
 		}
-		dir := filepath.Join(tmp, "case-"+c.name)
-		fmt.Fprintf(os.Stderr, "%s: preparing\n", c.name)
-		if err := b.prepare(ctx, c, dir); err != nil {
-			return fmt.Errorf("prepare %s: %w", c.name, err)
-		}
-		row, err := b.measure(ctx, c, dir, runs, only)
+		r, err := b.one(ctx, c)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
 		}
-		rows = append(rows, row)
-		os.RemoveAll(dir)
+		if len(r.samples) > 0 {
+			results = append(results, r)
+		}
 	}
-	if len(names) == 0 || slices.Contains(names, "S") {
-		row, err := b.sandboxes(ctx, runs)
+	if len(results) > 0 {
+		text = report(results)
+	}
+	for _, more := range []struct {
+		name    string
+		measure func(context.Context) (string, error)
+	}{{"S", b.sandboxes}, {"N", b.network}} {
+		if !b.chosen(more.name) || ctx.Err() != nil {
+			continue
+		}
+		var row string
+		err := b.withRegistry(ctx, func() (err error) {
+			row, err = more.measure(ctx)
+			return err
+		})
 		if err != nil {
-			return fmt.Errorf("sandboxes: %w", err)
+			errs = append(errs, fmt.Errorf("%s: %w", more.name, err))
+			continue
 		}
-		defer fmt.Println(row)
+		text += "\n" + row + "\n"
 	}
-	if len(names) == 0 || slices.Contains(names, "N") {
-		row, err := b.network(ctx, runs)
-		if err != nil {
-			return fmt.Errorf("network: %w", err)
+	return text, errors.Join(errs...)
+}
+
+func (b *bench) chosen(name string) bool { return len(b.names) == 0 || slices.Contains(b.names, name) }
+
+// known refuses names that no case has.
+func (b *bench) known() error {
+	all := []string{"S", "N"}
+	for _, c := range allCases {
+		all = append(all, c.name)
+	}
+	for _, name := range b.names {
+		if !slices.Contains(all, name) {
+			slices.Sort(all)
+			return fmt.Errorf("no case %q: there are %s", name, strings.Join(all, ", "))
 		}
-		defer fmt.Println(row)
 	}
-	fmt.Printf("\n%-34s %9s %9s %6s %5s %10s %10s\n", "case, median of "+fmt.Sprint(runs), "ours", "buildah", "ratio", "aim", "ours MiB", "buildah MiB")
-	fmt.Println(strings.Join(rows, "\n"))
 	return nil
 }
 
-// measure runs a case in turn with both builders and makes its row.
-func (b *bench) measure(ctx context.Context, c benchCase, dir string, runs int, only string) (string, error) {
-	results := map[string][]sample{}
-	for i := range runs {
-		for _, w := range []struct {
-			who   string
-			build func(ctx context.Context, dir, tmp, dest string) (sample, error)
-		}{{"ours", b.ours}, {"buildah", b.buildah}} {
-			if only != "" && only != w.who {
-				continue
-			}
-			tmp := filepath.Join(b.tmp, "run")
-			if err := os.MkdirAll(tmp, 0o755); err != nil {
-				return "", err
-			}
-			s, err := w.build(ctx, dir, tmp, fmt.Sprintf("%s/bench/%s-%s-%d:1", b.registry.Host, strings.ToLower(c.name), w.who, i))
-			if err != nil {
-				return "", err
-			}
-			if left := rig.Files(tmp); len(left) > 0 {
-				return "", fmt.Errorf("%s left %q", w.who, left)
-			}
-			fmt.Fprintf(os.Stderr, "%s %s: %.1f s, %d MiB\n", c.name, w.who, s.wall.Seconds(), s.memory>>20)
-			results[w.who] = append(results[w.who], s)
+// one prepares and measures a case.
+func (b *bench) one(ctx context.Context, c benchCase) (r result, err error) {
+	dir := filepath.Join(b.tmp, "case-"+c.name)
+	defer os.RemoveAll(dir)
+	fmt.Fprintf(os.Stderr, "%s: preparing\n", c.name)
+	err = b.withRegistry(ctx, func() error {
+		if err := b.prepare(ctx, c, dir); err != nil {
+			return fmt.Errorf("prepare: %w", err)
 		}
-	}
-	ours, theirs := median(results["ours"]), median(results["buildah"])
-	ratio := "-"
-	if theirs.wall > 0 && ours.wall > 0 {
-		ratio = fmt.Sprintf("%.2f", ours.wall.Seconds()/theirs.wall.Seconds())
-	}
-	return fmt.Sprintf("%-34s %8.1fs %8.1fs %6s %5.1f %10d %10d", c.name+" "+c.what,
-		ours.wall.Seconds(), theirs.wall.Seconds(), ratio, c.aim, ours.memory>>20, theirs.memory>>20), nil
+		r, err = b.measure(ctx, c, dir)
+		return err
+	})
+	return r, err
 }
 
-// sample is one measured run.
-type sample struct {
-	wall   time.Duration
-	memory int64 // bytes
-}
-
-// median takes the middle of wall times and of memory, each by itself.
-func median(s []sample) sample {
-	if len(s) == 0 {
-		return sample{}
+// withRegistry gives each case a registry of its own: what was pushed in all
+// runs of a case can be many gigabytes.
+func (b *bench) withRegistry(ctx context.Context, do func() error) error {
+	dir, err := os.MkdirTemp(b.tmp, "registry-")
+	if err != nil {
+		return err
 	}
-	var walls []time.Duration
-	var memory []int64
-	for _, x := range s {
-		walls = append(walls, x.wall)
-		memory = append(memory, x.memory)
+	defer os.RemoveAll(dir)
+	if b.registry, err = rig.StartRegistry(ctx, dir); err != nil {
+		return err
 	}
-	slices.Sort(walls)
-	slices.Sort(memory)
-	return sample{walls[len(walls)/2], memory[len(memory)/2]}
+	defer b.registry.Stop()
+	return do()
 }

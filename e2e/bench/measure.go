@@ -1,57 +1,144 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
 )
 
-func (b *bench) ours(ctx context.Context, dir, tmp, dest string) (sample, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "kbuild-sandbox"), "build", "--progress", "plain",
-		"--insecure-registry", b.registry.Host, "-t", dest, dir)
-	return b.timed(cmd, tmp)
+// sample is one measured run.
+type sample struct {
+	wall   time.Duration
+	memory int64 // bytes
+	spent  spent // nil: there was no trace
 }
 
-func (b *bench) buildah(ctx context.Context, dir, tmp, dest string) (sample, error) {
-	root := filepath.Join(tmp, "root")
-	store := []string{"--root", root, "--runroot", filepath.Join(tmp, "runroot"), "--storage-driver", "overlay"}
-	defer func() {
-		// buildah leaves its storage directory mounted on itself.
-		unix.Unmount(filepath.Join(root, "overlay"), unix.MNT_DETACH)
-		os.RemoveAll(root)
-		os.RemoveAll(filepath.Join(tmp, "runroot"))
-	}()
-	bud := exec.CommandContext(ctx, "buildah", append(store, "bud", "--isolation", "chroot", "--layers",
-		"--tls-verify=false", "-t", dest, dir)...)
-	s, err := b.timed(bud, tmp)
+// median takes the middle of wall times and of memory, each by itself; where the
+// time went is that of the run with the middle wall time.
+func median(s []sample) sample {
+	if len(s) == 0 {
+		return sample{}
+	}
+	s = slices.Clone(s)
+	slices.SortFunc(s, func(a, b sample) int { return cmp.Compare(a.memory, b.memory) })
+	memory := s[len(s)/2].memory
+	slices.SortFunc(s, func(a, b sample) int { return cmp.Compare(a.wall, b.wall) })
+	middle := s[len(s)/2]
+	middle.memory = memory
+	return middle
+}
+
+// order is one build and push.
+type order struct {
+	dir, dest string
+	keep      string // directory of what the builder keeps between builds; empty: it keeps nothing
+}
+
+// builder is one of those that are compared.
+type builder struct {
+	name  string
+	build func(context.Context, order) (sample, error)
+	// base brings a base image into keep, and no result of any step of a case.
+	base func(ctx context.Context, image, keep string) error
+}
+
+func (b *bench) builders() []builder {
+	all := []builder{{"ours", b.ours, b.oursBase}, {"buildah", b.buildah, b.buildahBase}}
+	return slices.DeleteFunc(all, func(w builder) bool { return b.only != "" && b.only != w.name })
+}
+
+func (b *bench) ours(ctx context.Context, o order) (sample, error) {
+	args := []string{"build", "--progress", "plain", "--insecure-registry", b.registry.Host, "--cache-dir", o.keep, "-t", o.dest}
+	trace := filepath.Join(b.tmp, "trace.json")
+	if b.traces {
+		args = append(args, "--trace", trace)
+	}
+	s, err := b.timed(exec.CommandContext(ctx, b.launcher(), append(args, o.dir)...))
+	if err != nil || !b.traces {
+		return s, err
+	}
+	text, err := os.ReadFile(trace)
+	if err == nil {
+		s.spent, err = readTrace(text)
+	}
+	return s, err
+}
+
+// oursBase builds on the base alone. The one step makes sure that the base is
+// needed as a file system, as in the cases, and it is none of theirs.
+func (b *bench) oursBase(ctx context.Context, image, keep string) error {
+	dir, err := os.MkdirTemp(b.tmp, "base-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nRUN true\n"), 0o644); err != nil {
+		return err
+	}
+	_, err = b.timed(exec.CommandContext(ctx, b.launcher(), "build", "--progress", "plain",
+		"--insecure-registry", b.registry.Host, "--cache-dir", keep, "--no-push", dir))
+	return err
+}
+
+func (b *bench) launcher() string { return filepath.Join(b.bin, "kbuild-sandbox") }
+
+// hasTrace tells whether the launcher can tell where its time goes.
+func (b *bench) hasTrace(ctx context.Context) bool {
+	help, err := exec.CommandContext(ctx, b.launcher(), "build", "--help").CombinedOutput()
+	return err == nil && bytes.Contains(help, []byte("--trace "))
+}
+
+func (b *bench) buildah(ctx context.Context, o order) (sample, error) {
+	s, err := b.timed(b.buildahCommand(ctx, o.keep, "bud", "--isolation", "chroot", "--layers", "--tls-verify=false", "-t", o.dest, o.dir))
 	if err != nil {
 		return s, err
 	}
-	push := exec.CommandContext(ctx, "buildah", append(store, "push", "--tls-verify=false", dest)...)
-	p, err := b.timed(push, tmp)
-	if err != nil {
-		return s, err
-	}
-	for _, d := range []string{"buildah", "containers", "storage"} { // what it drops into $TMPDIR
-		matches, _ := filepath.Glob(filepath.Join(tmp, d+"*"))
-		for _, m := range matches {
-			os.RemoveAll(m)
-		}
-	}
-	return sample{s.wall + p.wall, max(s.memory, p.memory)}, nil
+	p, err := b.timed(b.buildahCommand(ctx, o.keep, "push", "--tls-verify=false", o.dest))
+	return sample{wall: s.wall + p.wall, memory: max(s.memory, p.memory)}, err
 }
 
-// timed runs a command and watches the memory of all its process tree.
-func (b *bench) timed(cmd *exec.Cmd, tmp string) (sample, error) {
+func (b *bench) buildahBase(ctx context.Context, image, keep string) error {
+	_, err := b.timed(b.buildahCommand(ctx, keep, "pull", "--tls-verify=false", image))
+	return err
+}
+
+// buildahCommand runs buildah in a mount namespace of its own. So its storage,
+// which it leaves mounted on itself, goes with it; and its notes on which blobs
+// the registry has, which are at a fixed place, are kept with the storage, where
+// they belong: with those of an earlier run it would not push what it has pushed
+// then.
+func (b *bench) buildahCommand(ctx context.Context, keep string, args ...string) *exec.Cmd {
+	const script = `set -e
+notes=/var/lib/containers/cache
+mkdir -p "$1/notes" "$notes"
+mount --bind "$1/notes" "$notes"
+shift
+exec buildah "$@"`
+	store := []string{"-c", script, "sh", keep, "--root", filepath.Join(keep, "root"),
+		"--runroot", filepath.Join(keep, "runroot"), "--storage-driver", "overlay"}
+	cmd := exec.CommandContext(ctx, "sh", append(store, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	return cmd
+}
+
+// timed runs a command, watches the memory of all its process tree, and looks
+// for what it leaves behind.
+func (b *bench) timed(cmd *exec.Cmd) (sample, error) {
+	tmp := filepath.Join(b.tmp, "run")
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
+		return sample{}, err
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_CACHE_HOME="+filepath.Join(b.tmp, "cache"))
@@ -69,76 +156,23 @@ func (b *bench) timed(cmd *exec.Cmd, tmp string) (sample, error) {
 	if err != nil {
 		return sample{}, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out.Bytes())
 	}
-	return sample{wall, memory}, nil
+	return sample{wall: wall, memory: memory}, leftIn(tmp)
 }
 
-// interval is how often memory is looked at: reading it costs some
-// milliseconds for a process of many mappings.
-const interval = 300 * time.Millisecond
-
-// watch sums up the memory of this process's descendants, but for one child,
-// until done is closed, and sends the largest sum.
-func watch(except int, done <-chan struct{}, peak chan<- int64) {
-	var most int64
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			peak <- most
-			return
-		case <-tick.C:
-			var sum int64
-			for _, pid := range descendants(os.Getpid(), except) {
-				sum += memoryOf(pid)
-			}
-			most = max(most, sum)
+// leftIn removes what buildah is known to drop into its temporary directory, and
+// takes all else for a fault.
+func leftIn(tmp string) error {
+	for _, d := range []string{"buildah", "containers", "storage"} {
+		matches, err := filepath.Glob(filepath.Join(tmp, d+"*"))
+		for _, m := range matches {
+			err = errors.Join(err, os.RemoveAll(m))
 		}
-	}
-}
-
-func descendants(root, except int) []int {
-	children := map[int][]int{}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, f := range stats {
-		b, err := os.ReadFile(f)
 		if err != nil {
-			continue // gone
-		}
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-		if parent, err := strconv.Atoi(fields[1]); err == nil && pid != except {
-			children[parent] = append(children[parent], pid)
+			return err
 		}
 	}
-	var out []int
-	todo := children[root]
-	for len(todo) > 0 {
-		pid := todo[0]
-		out = append(out, pid)
-		todo = append(todo[1:], children[pid]...)
+	if left := rig.Files(tmp); len(left) > 0 {
+		return fmt.Errorf("left behind: %q", left)
 	}
-	return out
-}
-
-// memoryOf is a process's share of anonymous and shared memory, in bytes.
-func memoryOf(pid int) int64 {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	var sum int64
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		w := strings.Fields(lines.Text())
-		if len(w) < 2 || w[0] != "Pss_Anon:" && w[0] != "Pss_Shmem:" {
-			continue
-		}
-		kb, err := strconv.ParseInt(w[1], 10, 64)
-		if err == nil {
-			sum += kb << 10
-		}
-	}
-	return sum
+	return nil
 }

@@ -23,7 +23,7 @@ const (
 
 // network measures what a RUN step gets through the gateway, the best of runs:
 // other work on the machine only slows it down.
-func (b *bench) network(ctx context.Context, runs int) (string, error) {
+func (b *bench) network(ctx context.Context) (string, error) {
 	flows, err := rig.StartFlows()
 	if err != nil {
 		return "", err
@@ -38,7 +38,7 @@ func (b *bench) network(ctx context.Context, runs int) (string, error) {
 		return "", err
 	}
 	best := map[string]float64{}
-	for range runs {
+	for range b.runs {
 		for what, n := range map[string]int{"down": streamBytes, "up": streamBytes, "connections": connections} {
 			rate, err := b.flow(ctx, dir, fmt.Sprintf(`"%s", "host", "%d", "%d"`, what, flows.TCP, n), flows.TCP)
 			if err != nil {
@@ -49,7 +49,7 @@ func (b *bench) network(ctx context.Context, runs int) (string, error) {
 	}
 	const gigabit = 1e9 / 8
 	return fmt.Sprintf("N network of RUN, best of %d: one stream down %.2f, up %.2f Gbit/s (aim %.1f); %.0f connections/s (aim %d)",
-		runs, best["down"]/gigabit, best["up"]/gigabit, aimStream, best["connections"], aimConnections), nil
+		b.runs, best["down"]/gigabit, best["up"]/gigabit, aimStream, best["connections"], aimConnections), nil
 }
 
 // flow runs flowclient in a RUN step and returns its rate.

@@ -22,7 +22,7 @@ const roleCost = 500 * time.Millisecond
 // sandboxes measures one small build, pull and push included, by the launcher
 // with its three sandboxes and gateways, and by the executor alone in one bare
 // sandbox with the host's network, as a pod has it.
-func (b *bench) sandboxes(ctx context.Context, runs int) (string, error) {
+func (b *bench) sandboxes(ctx context.Context) (string, error) {
 	dir := filepath.Join(b.tmp, "case-S")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -40,16 +40,12 @@ func (b *bench) sandboxes(ctx context.Context, runs int) (string, error) {
 		return "", err
 	}
 	var three, one []sample
-	for i := range max(runs, 5) {
-		tmp := filepath.Join(b.tmp, "run")
-		if err := os.MkdirAll(tmp, 0o755); err != nil {
-			return "", err
-		}
-		s, err := b.ours(ctx, dir, tmp, fmt.Sprintf("%s/bench/three-%d:1", b.registry.Host, i))
+	for i := range max(b.runs, 5) {
+		s, err := b.ours(ctx, order{dir: dir, dest: fmt.Sprintf("%s/bench/three-%d:1", b.registry.Host, i)})
 		if err != nil {
 			return "", err
 		}
-		p, err := b.pod(ctx, dir, tmp, fmt.Sprintf("%s/bench/one-%d:1", b.registry.Host, i))
+		p, err := b.pod(ctx, dir, fmt.Sprintf("%s/bench/one-%d:1", b.registry.Host, i))
 		if err != nil {
 			return "", err
 		}
@@ -62,8 +58,8 @@ func (b *bench) sandboxes(ctx context.Context, runs int) (string, error) {
 }
 
 // pod builds with the executor alone in one sandbox.
-func (b *bench) pod(ctx context.Context, dir, tmp, dest string) (sample, error) {
-	bundle, err := os.MkdirTemp(tmp, "pod-")
+func (b *bench) pod(ctx context.Context, dir, dest string) (sample, error) {
+	bundle, err := os.MkdirTemp(b.tmp, "pod-")
 	if err != nil {
 		return sample{}, err
 	}
@@ -89,7 +85,7 @@ func (b *bench) pod(ctx context.Context, dir, tmp, dest string) (sample, error) 
 		return sample{}, err
 	}
 	return b.timed(exec.CommandContext(ctx, filepath.Join(b.bin, "runsc"), "--root", filepath.Join(bundle, "state"),
-		"--network=host", "--ignore-cgroups", "run", "--bundle", bundle, filepath.Base(bundle)), tmp)
+		"--network=host", "--ignore-cgroups", "run", "--bundle", bundle, filepath.Base(bundle)))
 }
 
 // podSpec is a container like containerd's, with the executor and its context.

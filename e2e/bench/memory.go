@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// interval is how often memory is looked at: reading it costs some
+// milliseconds for a process of many mappings.
+const interval = 300 * time.Millisecond
+
+// watch sums up the memory of this process's descendants, but for one child,
+// until done is closed, and sends the largest sum.
+func watch(except int, done <-chan struct{}, peak chan<- int64) {
+	var most int64
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			peak <- most
+			return
+		case <-tick.C:
+			var sum int64
+			for _, pid := range descendants(os.Getpid(), except) {
+				sum += memoryOf(pid)
+			}
+			most = max(most, sum)
+		}
+	}
+}
+
+func descendants(root, except int) []int {
+	children := map[int][]int{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range stats {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // gone
+		}
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		if parent, err := strconv.Atoi(fields[1]); err == nil && pid != except {
+			children[parent] = append(children[parent], pid)
+		}
+	}
+	var out []int
+	todo := children[root]
+	for len(todo) > 0 {
+		pid := todo[0]
+		out = append(out, pid)
+		todo = append(todo[1:], children[pid]...)
+	}
+	return out
+}
+
+// memoryOf is a process's share of anonymous and shared memory, in bytes.
+func memoryOf(pid int) int64 {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	var sum int64
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		w := strings.Fields(lines.Text())
+		if len(w) < 2 || w[0] != "Pss_Anon:" && w[0] != "Pss_Shmem:" {
+			continue
+		}
+		kb, err := strconv.ParseInt(w[1], 10, 64)
+		if err == nil {
+			sum += kb << 10
+		}
+	}
+	return sum
+}
