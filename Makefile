@@ -59,8 +59,8 @@ canary: deps-test build ## credentials, looked for in all memory and in all outp
 attack: deps-test build ## the attack list of e2e/escape, and the score by section; one row: ROWS=019; as an ordinary user: AS_UID=65534
 	@mkdir -p out; $(GOTEST) -count=1 -timeout 20m -run '^TestAttacks$$$(ROWS:%=/%)' ./e2e/escape -args $(AS_UID:%=-user %) -scorecard $(ROOT)/out/attack.txt; \
 	  status=$$?; cat out/attack.txt; exit $$status
-bench: deps-test build ## cases B, C, D and G against buildah, and what sandboxes and gateway cost
-	go run ./e2e/bench $(CASES)
+bench: deps-test build ## cases A to G against buildah: CASES="A B", MODES="cold present changed cached", RUNS=3; WRITE=1 adds to e2e/bench/RESULTS.md
+	go run ./e2e/bench -n $(or $(RUNS),3) -modes "$(MODES)" $(if $(WRITE),-write) $(CASES)
 demo: deps-demo build ## a base image, a build on it, and a look at the result
 	@e2e/demo.sh
 image: build ## the product's own image, built by itself, as out/image
