@@ -141,6 +141,8 @@ func (b *bench) timed(cmd *exec.Cmd) (sample, error) {
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_CACHE_HOME="+filepath.Join(b.tmp, "cache"))
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -154,7 +156,7 @@ func (b *bench) timed(cmd *exec.Cmd) (sample, error) {
 	close(done)
 	memory := <-peak
 	if err != nil {
-		return sample{}, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out.Bytes())
+		return sample{}, fmt.Errorf("%s: %w after %s s\n%s", strings.Join(cmd.Args, " "), err, seconds(wall), out.Bytes())
 	}
 	return sample{wall: wall, memory: memory}, leftIn(tmp)
 }

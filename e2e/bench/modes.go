@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // mode is what a builder has from before when it builds.
@@ -42,7 +43,9 @@ type round struct {
 	benchCase
 	dir string // the context
 	n   int
-	out *result
+	// keep is what the builders keep between builds, each in a directory of its own.
+	keep string
+	out  *result
 }
 
 // measure runs a case in turn with all builders. What was measured before an
@@ -50,7 +53,7 @@ type round struct {
 func (b *bench) measure(ctx context.Context, c benchCase, dir string) (result, error) {
 	out := result{benchCase: c, samples: map[mode]map[string][]sample{}}
 	for n := range b.runs {
-		if err := b.round(ctx, round{c, dir, n, &out}); err != nil {
+		if err := b.round(ctx, round{c, dir, n, filepath.Join(b.tmp, "keep"), &out}); err != nil {
 			return out, err
 		}
 	}
@@ -59,15 +62,14 @@ func (b *bench) measure(ctx context.Context, c benchCase, dir string) (result, e
 
 // round measures the cold build whenever another one needs what it leaves.
 func (b *bench) round(ctx context.Context, r round) error {
-	keep := filepath.Join(b.tmp, "keep")
-	defer os.RemoveAll(keep)
+	defer os.RemoveAll(r.keep)
 	if b.wants(cold) || b.wants(cached) || b.wants(changed) {
-		if err := b.each(ctx, r, cold, keep); err != nil {
+		if err := b.each(ctx, r, cold); err != nil {
 			return err
 		}
 	}
 	if b.wants(cached) {
-		if err := b.each(ctx, r, cached, keep); err != nil {
+		if err := b.each(ctx, r, cached); err != nil {
 			return err
 		}
 	}
@@ -75,15 +77,15 @@ func (b *bench) round(ctx context.Context, r round) error {
 		if err := r.change(r.dir, r.n+1); err != nil {
 			return err
 		}
-		if err := b.each(ctx, r, changed, keep); err != nil {
+		if err := b.each(ctx, r, changed); err != nil {
 			return err
 		}
 	}
 	if b.wants(present) {
-		if err := os.RemoveAll(keep); err != nil {
+		if err := os.RemoveAll(r.keep); err != nil {
 			return err
 		}
-		return b.each(ctx, r, present, keep)
+		return b.each(ctx, r, present)
 	}
 	return nil
 }
@@ -92,23 +94,9 @@ func (b *bench) wants(m mode) bool { return slices.Contains(b.modes, m) }
 
 // each lets every builder build in one mode, which finds in keep what the modes
 // before it have left there.
-func (b *bench) each(ctx context.Context, r round, m mode, keep string) error {
+func (b *bench) each(ctx context.Context, r round, m mode) error {
 	for _, w := range b.builders() {
-		o := order{dir: r.dir, keep: filepath.Join(keep, w.name)}
-		o.dest = fmt.Sprintf("%s/bench/%s-%s-%d", b.registry.Host, strings.ToLower(r.name), w.name, r.n)
-		if err := os.MkdirAll(o.keep, 0o700); err != nil {
-			return err
-		}
-		if m == present {
-			o.dest += "-" + string(m) // no layer is there yet
-			for _, base := range r.bases() {
-				if err := w.base(ctx, b.base(base), o.keep); err != nil {
-					return err
-				}
-			}
-		}
-		o.dest += ":1"
-		s, err := w.build(ctx, o)
+		s, err := b.once(ctx, r, m, w)
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", w.name, m, err)
 		}
@@ -116,4 +104,27 @@ func (b *bench) each(ctx context.Context, r round, m mode, keep string) error {
 		r.out.add(m, w.name, s)
 	}
 	return nil
+}
+
+// tooLong is when a build is taken to hang. Other cases are measured all the same.
+const tooLong = 10 * time.Minute
+
+func (b *bench) once(ctx context.Context, r round, m mode, w builder) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, tooLong)
+	defer cancel()
+	o := order{dir: r.dir, keep: filepath.Join(r.keep, w.name)}
+	o.dest = fmt.Sprintf("%s/bench/%s-%s-%d", b.registry.Host, strings.ToLower(r.name), w.name, r.n)
+	if err := os.MkdirAll(o.keep, 0o700); err != nil {
+		return sample{}, err
+	}
+	if m == present {
+		o.dest += "-" + string(m) // no layer is there yet
+		for _, base := range r.bases() {
+			if err := w.base(ctx, b.base(base), o.keep); err != nil {
+				return sample{}, fmt.Errorf("%s: %w", base, err)
+			}
+		}
+	}
+	o.dest += ":1"
+	return w.build(ctx, o)
 }
