@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
 )
@@ -63,7 +64,11 @@ func (b *bench) pod(ctx context.Context, dir, dest string) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	defer os.RemoveAll(bundle)
+	defer func() {
+		// runsc leaves its empty network namespace mounted.
+		unix.Unmount(filepath.Join(bundle, "state", "null-netns"), unix.MNT_DETACH)
+		os.RemoveAll(bundle)
+	}()
 	executor, err := filepath.Abs(filepath.Join(b.bin, "kbuild-executor"))
 	if err != nil {
 		return sample{}, err
