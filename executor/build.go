@@ -30,10 +30,10 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 	p.steps.expect(ahead(p.req, plans))
 	b := &build{
 		player: p, store: st, format: chooseFormat(p.req, plans),
-		packing: semaphore.NewWeighted(int64(runtime.NumCPU())),
+		packing: semaphore.NewWeighted(int64(min(runtime.NumCPU(), mostPackers))),
 	}
 	b.known = byStage(plans, p.known)
-	if p.tools.Steps != nil {
+	if p.chooseCache(plans); p.tools.Steps != nil {
 		b.keeper = newKeeper(ctx, p)
 	}
 	if b.caches, err = newCaches(p.req, p.space, p.tools, p.steps); err != nil {
@@ -48,6 +48,10 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 	p.result.Materials = append(p.result.Materials, b.taken.sorted()...)
 	return desc, err
 }
+
+// mostPackers is how many layers are packed at once: each needs up to two outputs, and
+// others need some.
+const mostPackers = request.MaxStreams/2 - 1
 
 // build makes the images of one request.
 type build struct {

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
@@ -23,16 +24,21 @@ type lookup struct {
 	// content is the digest of what a copy takes, if its source is there already.
 	content func(ctx context.Context, op *plan.Copy) (string, error)
 	ends    map[*plan.Stage]stepKey
+	shipped map[*plan.Stage]bool
+	again   map[*plan.Stage]bool // steps of it are done
 	steps   []request.KnownStep
 }
 
 // lookUp returns what is known of the steps of all plans, in their order.
 func (p *player) lookUp(ctx context.Context, plans []*plan.Plan) ([]request.KnownStep, error) {
-	if p.tools.Steps == nil {
+	if p.chooseCache(plans); p.tools.Steps == nil {
 		return nil, nil
 	}
-	l := &lookup{cache: p.tools.Steps, skips: p.skipsCache, content: p.contentOf, ends: map[*plan.Stage]stepKey{}}
+	l := &lookup{cache: p.tools.Steps, skips: p.skipsCache, content: p.contentOf, ends: map[*plan.Stage]stepKey{}, shipped: map[*plan.Stage]bool{}, again: map[*plan.Stage]bool{}}
 	for _, pl := range plans {
+		for s := pl.Target; s != nil; s = s.Base.Stage {
+			l.shipped[s] = true
+		}
 		k := newKeyer(p.req, pl)
 		for _, s := range pl.Stages {
 			if err := l.stage(ctx, k, s); err != nil {
@@ -54,18 +60,20 @@ func (l *lookup) stage(ctx context.Context, k keyer, s *plan.Stage) error {
 	if err != nil {
 		return err
 	}
+	// What stands on a step that is done again was made on another result of it.
+	again := l.skips(s) || s.Base.Stage != nil && l.again[s.Base.Stage]
 	for _, st := range s.Steps {
 		known, end, err := l.step(ctx, k, below, st.Op)
 		if err != nil {
 			return err
 		}
-		if l.skips(s) {
+		if again = again || !usable(known.Cached, l.shipped[s]); again {
 			known.Cached = request.CachedStep{}
 		}
 		l.steps = append(l.steps, known)
 		below = end
 	}
-	l.ends[s] = below
+	l.ends[s], l.again[s] = below, again
 	return nil
 }
 
@@ -77,7 +85,7 @@ func (l *lookup) step(ctx context.Context, k keyer, below stepKey, op plan.Op) (
 	}
 	var reads []stepKey
 	for _, s := range sources {
-		if l.skips(s) {
+		if l.again[s] {
 			return known, "", nil // what it makes now may be something else
 		}
 		reads = append(reads, l.ends[s])
@@ -118,3 +126,29 @@ func (l *lookup) copied(ctx context.Context, k keyer, facts stepFacts, op *plan.
 	known.Cached, err = l.cache.Find(ctx, known.Key)
 	return err
 }
+
+// mostCached is how many steps of a build may be cached: fetch tells of them in one
+// frame.
+const mostCached = 1000
+
+// chooseCache leaves out the layer cache where its results cannot be used yet: steps
+// that several platforms share may be part of one image and not of another, and a cache
+// mount that starts as a stage is known by what the stage's steps have changed.
+func (p *player) chooseCache(plans []*plan.Plan) {
+	n := 0
+	for _, pl := range plans {
+		for _, s := range pl.Stages {
+			n += len(s.Steps)
+			for _, st := range s.Steps {
+				if r, ok := st.Op.(*plan.Run); ok && slices.ContainsFunc(r.Mounts, startsAsStage) {
+					p.tools.Steps = nil
+				}
+			}
+		}
+	}
+	if len(plans) > 1 || n > mostCached {
+		p.tools.Steps = nil
+	}
+}
+
+func startsAsStage(m plan.Mount) bool { return m.Type == "cache" && m.From.Kind == plan.FromStage }

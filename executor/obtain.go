@@ -101,12 +101,12 @@ func (b *build) complete(ctx context.Context, s *stage, st *plan.Step, known req
 		return request.KnownStep{}, nil
 	}
 	var reads []stepKey
+	// What stands on, or reads, what was done again was made on another result of it.
+	again := s.again
 	for _, src := range sources {
-		end := s.image.stages[src.ID].end
-		if b.skipsCache(src) && !b.req.NoCache {
-			end = ""
-		}
-		reads = append(reads, end)
+		from := s.image.stages[src.ID]
+		reads = append(reads, from.end)
+		again = again || from.again && !copiesStage(st.Op)
 	}
 	plain, err := k.key(facts, reads, "")
 	if err != nil {
@@ -130,11 +130,17 @@ func (b *build) complete(ctx context.Context, s *stage, st *plan.Step, known req
 	} else {
 		known.Key = string(plain)
 	}
-	if asked || known.Key == "" || b.skipsCache(s.Stage) {
+	if asked || known.Key == "" || b.skipsCache(s.Stage) || again {
 		return known, nil
 	}
 	known.Cached, err = b.tools.Steps.Find(ctx, known.Key)
 	return known, err
+}
+
+// copiesStage says that a step is known by the content that it takes of a stage.
+func copiesStage(op plan.Op) bool {
+	c, ok := op.(*plan.Copy)
+	return ok && c.From.Kind == plan.FromStage && len(c.Paths) > 0
 }
 
 // grow adds the layers that the cache had to the tree of a stage.

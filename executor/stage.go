@@ -31,6 +31,8 @@ type stage struct {
 	// cached are layers on top of tree that nobody has needed yet.
 	cached []*work
 	work   []*work // one for each step, after one for the files of a named context
+	// again: a step of it was done, or of a stage that it stands on.
+	again bool
 	// end is the key that steps on top of this stage stand on; valid after done.
 	end stepKey
 }
@@ -82,6 +84,7 @@ func (b *build) begin(ctx context.Context, s *stage) (err error) {
 	if s.end, err = b.beginKey(s); err != nil {
 		return err
 	}
+	s.again = s.Base.Stage != nil && s.image.stages[s.Base.Stage.ID].again
 	if s.files {
 		if s.tree, err = b.base(ctx, s); err != nil {
 			return err
@@ -96,7 +99,7 @@ func (b *build) begin(ctx context.Context, s *stage) (err error) {
 
 // add puts the work of the next step on top of a stage.
 func (s *stage) add(w *work) {
-	s.work, s.end = append(s.work, w), w.end
+	s.work, s.end, s.again = append(s.work, w), w.end, s.again || w.cached == nil
 	switch {
 	case w.tree != nil:
 		s.tree, s.cached = w.tree.Fork(), nil

@@ -112,8 +112,11 @@ func (k keyer) plain(below stepKey, op plan.Op) (d stepFacts, sources []*plan.St
 	d = stepFacts{Below: below, Op: op}
 	switch o := op.(type) {
 	case *plan.Run:
+		if slices.ContainsFunc(o.Mounts, readsContext) {
+			return d, sources, false
+		}
 		d.Run = &runs{k.req.Run.Hostname, k.req.Run.Network, k.req.Run.Hosts}
-		d.Op = withoutProxies(o)
+		d.Op = k.withoutProxies(o)
 	case *plan.Copy:
 		if slices.ContainsFunc(o.Remotes, changes) {
 			return d, sources, false
@@ -124,6 +127,12 @@ func (k keyer) plain(below stepKey, op plan.Op) (d stepFacts, sources []*plan.St
 		}
 	}
 	return d, sources, d.Below != ""
+}
+
+// readsContext says that a mount shows files of a context, whose content nobody has
+// read.
+func readsContext(m plan.Mount) bool {
+	return m.From.Kind == plan.FromContext || m.From.Kind == plan.FromNamed
 }
 
 // changes says that a source may be another one next time.
@@ -140,14 +149,12 @@ func isAlone(c *plan.Copy) bool {
 	return c.Link && c.Chmod == "" && strings.Trim(c.Chown, "0123456789:") == ""
 }
 
-// withoutProxies is a command without the proxies in its environment: which one is
-// used does not matter to the result, as with BuildKit.
-func withoutProxies(r *plan.Run) *plan.Run {
+// withoutProxies is a command without the proxies that the command line gives it:
+// which one is used does not matter to the result, as with BuildKit.
+func (k keyer) withoutProxies(r *plan.Run) *plan.Run {
+	proxies := plan.Proxies(k.req.Args)
 	c := *r
-	c.Env = slices.DeleteFunc(slices.Clone(r.Env), func(e string) bool {
-		name, _, _ := strings.Cut(e, "=")
-		return plan.IsProxy(name)
-	})
+	c.Env = slices.DeleteFunc(slices.Clone(r.Env), func(e string) bool { return slices.Contains(proxies, e) })
 	return &c
 }
 

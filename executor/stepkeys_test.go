@@ -14,12 +14,12 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
-// hinting is a layer cache that has had every copy before: those of a context with
-// other content.
+// hinting is a layer cache that has everything.
 type hinting struct{}
 
 func (hinting) Find(_ context.Context, key string) (request.CachedStep, error) {
-	return request.CachedStep{Hint: true, Key: key}, nil
+	some := "sha256:" + strings.Repeat("d", 64)
+	return request.CachedStep{Hint: true, Key: key, DiffID: some, Digest: some}, nil
 }
 
 const keyed = `FROM BASE AS tool
@@ -66,6 +66,7 @@ func TestStepKeys(t *testing.T) {
 		{"a file that nothing copies", "=== ====", file("unused.txt", "2")},
 		{"a file that is ignored", "=== ====", file("dir/ignored.txt", "2")},
 		{"a label of the base", "=== ====", func(b *keyedBuild) { b.text = strings.ReplaceAll(b.text, "BASE", reg.addr+"/relabelled:1") }},
+		{"a proxy of ENV", "=== ===.", text("ENV E=1", "ENV E=1 http_proxy=http://p:1")},
 		{"a proxy", "=== ====", arg("http_proxy", "http://p:1")},
 		{"a label of the command line", "=== ====", req(func(r *request.Build) { r.Labels = []request.KeyValue{{Key: "l", Value: "v"}} })},
 		{"a destination", "=== ====", req(func(r *request.Build) { r.Destinations = []string{reg.addr + "/x:2"} })},
@@ -90,6 +91,7 @@ func TestStepKeys(t *testing.T) {
 		{"the environment", "=== ===.", text("E=1", "E=2")},
 		{"the user", "=== ===.", text("USER 7", "USER 8")},
 		{"the shell", "=== ===.", text("RUN last", "SHELL [\"/bin/x\"]\nRUN last")},
+		{"a mount of the context", "=== ===.", text("RUN last", "RUN --mount=type=bind,target=/c last")},
 		{"the network", "=== ===.", text("RUN last", "RUN --network=none last")},
 		{"the host name", "==. .=..", req(func(r *request.Build) { r.Run.Hostname = "h" })},
 		{"a line of /etc/hosts", "==. .=..", req(func(r *request.Build) { r.Run.Hosts = []request.KeyValue{{Key: "h", Value: "1.2.3.4"}} })},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -181,10 +182,13 @@ type incomingLayer struct {
 	taken  int64 // of the disk
 }
 
+// baseForm is a request.LayerKey: nothing that steps have made, and no blob.
+var baseForm = regexp.MustCompile(`^[0-9a-f]{64}-[0-9a-f]{64}$`)
+
 // begin opens an image: fetch's are called by the layer, build's by the digest that
 // they end with.
 func (l *layers) begin(role request.Role, what request.Output) (*incomingLayer, error) {
-	if ofStep := role == request.RoleBuild; ofStep != (what.Name == "") || ofStep && !l.caches || strings.HasPrefix(what.Name, request.StepLayer) {
+	if ofStep := role == request.RoleBuild; ofStep != (what.Name == "") || ofStep && !l.caches || !ofStep && !baseForm.MatchString(what.Name) {
 		return nil, fmt.Errorf("%w: layer %.140q of %s", errOutput, what.Name, role)
 	}
 	in, err := l.dir.Create(what.Name)

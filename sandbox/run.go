@@ -104,6 +104,9 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 	defer stop()
 	b.phases.enter("sandboxes")
 	res, err = b.run(ctx)
+	if err != nil {
+		b.layers.drop() // whoever broke the rules is not believed
+	}
 	b.phases.enter("keep")
 	b.caches.trim()
 	if err != nil || res.Failure != nil || c.Request.Call != "" {

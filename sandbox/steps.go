@@ -170,6 +170,13 @@ type notedStep struct {
 	is  request.CachedStep
 }
 
+// drop forgets what build has said of its steps.
+func (l *layers) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.todo = nil
+}
+
 // keepSteps writes what build has said of its steps into the cache.
 func (l *layers) keepSteps() error {
 	var errs []error

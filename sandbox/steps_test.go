@@ -75,6 +75,7 @@ func TestHostileSteps(t *testing.T) {
 		"a layer of push":         say(in(request.RolePush), request.Output{Kind: request.OutputLayer}, nil, none),
 		"a base's layer of build": say(in(request.RoleBuild), request.Output{Kind: request.OutputLayer, Name: request.LayerKey(none, none)}, nil, ""),
 		"a step's layer of fetch": say(in(request.RoleFetch), request.Output{Kind: request.OutputLayer, Name: "step-" + request.LayerKey(none, none)}, nil, ""),
+		"a blob of fetch":         say(in(request.RoleFetch), request.Output{Kind: request.OutputLayer, Name: "blob-" + strings.Repeat("0", 64)}, make([]byte, 8192), ""),
 		"a layer without a name":  say(in(request.RoleBuild), request.Output{Kind: request.OutputLayer}, make([]byte, 8192), "sha256:../../x"),
 	} {
 		if !errors.Is(err, errOutput) {

@@ -165,28 +165,28 @@ func (i *imager) entry(rules *applier, h *tar.Header, r io.Reader) error {
 			return err
 		}
 	}
-	d, base, err := i.parent(name)
+	d, err := i.parent(name)
 	if err != nil {
 		return err
 	}
-	return i.add(d, base, name, h, at, r)
+	return i.add(d, name, h, at, r)
 }
 
 // parent finds the directory of a name. The layer must describe all that lie on
 // the way; symbolic links on it are left to Unpack.
-func (i *imager) parent(name string) (*erofs.Node, string, error) {
+func (i *imager) parent(name string) (*erofs.Node, error) {
 	d := i.root
 	if strings.Count(name, "/") > maxDepth {
-		return nil, "", fmt.Errorf("%w: directories nested more than %d deep", ErrInvalid, maxDepth)
+		return nil, fmt.Errorf("%w: directories nested more than %d deep", ErrInvalid, maxDepth)
 	}
 	for {
 		part, rest, more := strings.Cut(name, "/")
 		if !more {
-			return d, part, nil
+			return d, nil
 		}
 		d, name = d.Child(part), rest
 		if d == nil || d.Kind != erofs.Dir {
-			return nil, "", fmt.Errorf("%w: there is no entry for directory %q", ErrUnsuited, shorten(part))
+			return nil, fmt.Errorf("%w: there is no entry for directory %q", ErrUnsuited, shorten(part))
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (i *imager) marker(name string) (done bool, err error) {
 	case base != opaqueMarker && (hidden == "" || hidden == "." || hidden == ".."):
 		return false, fmt.Errorf("%w: whiteout of no name", ErrInvalid)
 	}
-	d, _, err := i.parent(name)
+	d, err := i.parent(name)
 	switch {
 	case err != nil:
 		return false, err

@@ -11,9 +11,10 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/erofs"
 )
 
-// add gives a name to the file that an entry describes.
-func (i *imager) add(d *erofs.Node, base, name string, h *tar.Header, at attributes, r io.Reader) error {
-	old := d.Child(base)
+// add gives a name in the directory d to the file that an entry describes.
+func (i *imager) add(d *erofs.Node, name string, h *tar.Header, at attributes, r io.Reader) error {
+	base := lastOf(name)
+	old := d.Child(lastOf(name))
 	if old != nil && (old.Kind == erofs.Dir) != (h.Typeflag == tar.TypeDir) {
 		return fmt.Errorf("%w: a directory and something else have one name", ErrUnsuited)
 	}
@@ -29,6 +30,9 @@ func (i *imager) add(d *erofs.Node, base, name string, h *tar.Header, at attribu
 	}
 	return i.over.name(n, name)
 }
+
+// lastOf is the last part of a clean name.
+func lastOf(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
 // node makes the file of an entry; old has its name already, or is nil.
 func (i *imager) node(old *erofs.Node, name string, h *tar.Header, at attributes, r io.Reader) (*erofs.Node, error) {
@@ -109,11 +113,11 @@ func (i *imager) linked(target string) (*erofs.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link target %q: %w", shorten(target), err)
 	}
-	d, base, err := i.parent(name)
+	d, err := i.parent(name)
 	if err != nil {
 		return nil, err
 	}
-	switch n := d.Child(base); {
+	switch n := d.Child(lastOf(name)); {
 	case n == nil:
 		return nil, fmt.Errorf("%w: a link to %q, which it does not have", ErrUnsuited, shorten(target))
 	case n.Kind == erofs.Dir:

@@ -16,9 +16,18 @@ import (
 // proxyNames are arguments that reach every RUN undeclared, in either case.
 var proxyNames = [...]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"}
 
-// IsProxy says whether a variable is one of those.
-func IsProxy(variable string) bool {
+// isProxy says whether a variable is one of those.
+func isProxy(variable string) bool {
 	return slices.ContainsFunc(proxyNames[:], func(p string) bool { return strings.EqualFold(p, variable) })
+}
+
+// Proxies are the variables that the proxies among build arguments become.
+func Proxies(args []request.KeyValue) []string {
+	given := map[string]string{}
+	for _, a := range args {
+		given[a.Key] = a.Value
+	}
+	return proxies(given)
 }
 
 // proxies are the proxy variables among build arguments, in both cases.
@@ -189,7 +198,7 @@ func (m *maker) unconsumed(stages []instructions.Stage) []string {
 	var names []string
 	for _, kv := range m.opt.Args {
 		k := kv.Key
-		if !known[k] && !IsProxy(k) && k != sourceDateEpoch && !strings.HasPrefix(k, "BUILDKIT_") {
+		if !known[k] && !isProxy(k) && k != sourceDateEpoch && !strings.HasPrefix(k, "BUILDKIT_") {
 			names = append(names, k)
 		}
 	}

@@ -55,8 +55,8 @@ func (d *Dir) Adopt(digest, file string, copyFile func(from, to string) error) e
 	if err := CheckKey(key); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(d.file(key)); err == nil {
-		return nil
+	if there, err := d.open(key); err == nil {
+		return there.Close()
 	}
 	dir, err := os.MkdirTemp(d.path, newPrefix)
 	if err != nil {
