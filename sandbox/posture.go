@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -62,6 +64,11 @@ func (w walls) check(inside request.Posture) (request.RolePosture, error) {
 	if err := w.verifyInside(inside, digest); err != nil {
 		return p, err
 	}
+	// Which layers there are is no wall, and differs from build to build: that all of
+	// them are read-only images has just been compared with the spec.
+	p.Inside.Mounts = slices.DeleteFunc(slices.Clone(inside.Mounts), func(m request.Mounted) bool {
+		return m.Type == layerType && strings.HasPrefix(string(m.Target), request.LayersPath+"/")
+	})
 	out, err := w.outside()
 	p.Outside = &out
 	return p, err
