@@ -8,8 +8,10 @@ STAMP    := -trimpath -ldflags '-X main.version=$(VERSION)'
 STATIC   := -trimpath -tags netgo,osusergo -ldflags '-X main.version=$(VERSION) -extldflags "-static"'
 RUNSC    := bin/runsc
 # What make test fuzzes: all that reads what a stranger wrote and crosses a wall. make fuzz FUZZ=.* takes every target.
-FUZZ     ?= Fuzz(Clean|Stream|Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer)
-FUZZTIME ?= 15s
+FUZZ     ?= Fuzz(Clean|Stream|Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer|Read|ReadIndex|MergeResults)
+FUZZTIME ?= 10s
+# The unit tests that take longest begin first.
+LONG := ./sandbox ./executor/layer ./sandbox/gateway ./executor/step
 # Of the conformance cases, an ordinary user builds every so many-th; 1: all.
 EVERY    ?= 4
 GOTEST   ?= go test
@@ -44,8 +46,8 @@ test: deps-test build vet unit fuzz e2e conformance ## all of the below
 vet:
 	go vet ./...
 unit: ## unit tests of every room, with the race detector
-	$(GOTEST) -race -timeout 20m $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
-fuzz: ## FUZZTIME (15s) for each fuzz target of FUZZ
+	$(GOTEST) -race -timeout 20m $(LONG) $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
+fuzz: ## FUZZTIME (10s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry, as root and as an ordinary user
 	$(GOTEST) -count=1 -p 1 -timeout 30m ./e2e ./e2e/escape ./e2e/canary

@@ -78,10 +78,12 @@ var arrows = map[string][]string{
 	"cmd/trace":          {"cmd/progress"},
 	"policy":             {},
 	"policy/filter":      {"policy"},
-	// The cache directory has one form and two sides; its room parses no layer.
-	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "sandbox/cgroup", "sandbox/layerdir", "executor/cachedir"},
+	// The cache directory has one form and two sides; its room parses no layer. What a
+	// copy takes has one digest and three who ask for it; that room reads no contents.
+	"sandbox":               {"runtime/runsc", "policy", "sandbox/gateway", "sandbox/cgroup", "sandbox/layerdir", "sandbox/hashes", "executor/cachedir", "executor/take"},
 	"sandbox/cgroup":        {},
-	"sandbox/layerdir":      {},
+	"sandbox/layerdir":      {"executor/whole"},
+	"sandbox/hashes":        {"executor/whole"},
 	"sandbox/provenance":    {"policy"},
 	"sandbox/sign":          {},
 	"sandbox/gateway":       {"policy"},
@@ -89,18 +91,21 @@ var arrows = map[string][]string{
 	"executor":              {"executor/*"},
 	"executor/request":      {},
 	"executor/store":        {},
-	"executor/buildcontext": {},
+	"executor/buildcontext": {"executor/take"},
 	// Its way to the network is buildcontext's.
 	"executor/buildcontext/git": {"executor/buildcontext"},
 	"executor/dockerfile":       {},
 	"executor/plan":             {"executor/dockerfile"},
 	"executor/rootfs":           {},
+	"executor/beneath":          {},
+	"executor/take":             {"executor/beneath"},
 	"executor/posture":          {},
-	"executor/step":             {"executor/dockerfile", "executor/plan", "executor/rootfs", "executor/layer", "executor/buildcontext", "policy", "policy/filter"},
+	"executor/step":             {"executor/dockerfile", "executor/plan", "executor/rootfs", "executor/layer", "executor/buildcontext", "executor/take", "executor/beneath", "policy", "policy/filter"},
 	"executor/layer":            {"executor/store", "executor/erofs"},
 	"executor/erofs":            {},
-	"executor/cachedir":         {},
-	"executor/cache":            {"executor/plan", "executor/registry", "executor/layer", "executor/store"},
+	"executor/cachedir":         {"executor/whole"},
+	"executor/whole":            {},
+	"executor/cache":            {"executor/registry"},
 	"executor/registry":         {"executor/store"},
 }
 

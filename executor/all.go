@@ -21,7 +21,11 @@ type Tools struct {
 	Secret func(ctx context.Context, id string) ([]byte, error)
 	Agent  func(ctx context.Context, id string, message []byte) ([]byte, error)
 	// Steps is the layer cache; nil: there is none.
-	Steps  LayerCache
+	Steps LayerCache
+	// Contents is the digest of what a copy takes of a local context, from whoever has
+	// that at hand; nil, or no answer: nobody does.
+	Contents func(ctx context.Context, root request.GuestPath, of request.Contents) ([]byte, error)
+
 	Sink   request.Sink
 	Outlet request.Outlet
 	// Nodes makes device nodes where this process may not; nil: mknod.
@@ -69,6 +73,7 @@ func (p *player) all(ctx context.Context) (err error) {
 	if err := p.pull(ctx, st); err != nil {
 		return err
 	}
+	p.known, p.result.Steps = p.result.Steps, nil
 	desc, err := p.make(ctx, st)
 	if err != nil {
 		return err
@@ -76,8 +81,10 @@ func (p *player) all(ctx context.Context) (err error) {
 	if err := p.export(ctx, desc, p.tools.Images.Opener(st)); err != nil {
 		return err
 	}
-	if p.req.NoPush {
-		return nil
+	if !p.req.NoPush {
+		if err := p.push(ctx, st, desc); err != nil {
+			return err
+		}
 	}
-	return p.push(ctx, st, desc)
+	return p.pushResults(ctx, st, p.result.Exported)
 }

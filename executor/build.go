@@ -26,15 +26,17 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 	}
 	if p.req.Role == request.RoleBuild {
 		p.steps.count(plans) // Fetch has told them
+		p.chooseCache(plans) // All has done it
 	}
 	p.steps.expect(ahead(p.req, plans))
 	b := &build{
 		player: p, store: st, format: chooseFormat(p.req, plans),
 		packing: semaphore.NewWeighted(int64(min(runtime.NumCPU(), mostPackers))),
+		jobs:    semaphore.NewWeighted(p.req.Limits.JobsOf()),
 	}
 	b.known = byStage(plans, p.known)
-	if p.chooseCache(plans); p.tools.Steps != nil {
-		b.keeper = newKeeper(ctx, p)
+	if p.cache != nil && p.tools.Steps != nil {
+		b.keeper = newKeeper(ctx, p, st)
 	}
 	if b.caches, err = newCaches(p.req, p.space, p.tools, p.steps); err != nil {
 		return desc, err
@@ -44,6 +46,9 @@ func (p *player) make(ctx context.Context, st *store.Store) (desc v1.Descriptor,
 	}
 	desc, err = b.all(ctx, plans)
 	b.caches.keep(ctx, err)
+	if err == nil {
+		p.result.Exported, err = b.exportResults(plans)
+	}
 	p.result.Cached = int(b.reused.Load())
 	p.result.Materials = append(p.result.Materials, b.taken.sorted()...)
 	return desc, err
@@ -61,6 +66,7 @@ type build struct {
 	format  format
 	packers *errgroup.Group
 	packing *semaphore.Weighted
+	jobs    *semaphore.Weighted // the steps that may run at once
 	// unpacked is how many layers are still to be packed.
 	unpacked atomic.Int32
 	images   []*image
@@ -68,13 +74,13 @@ type build struct {
 	ledger   ledger
 	taken    taken
 	known    map[*plan.Stage][]request.KnownStep
-	keeper   *keeper       // nil: no layer is kept
+	keeper   *keeper       // nil: the launcher keeps no layer
 	reused   atomic.Int32  // steps that the layer cache had
 	tasks    *rootfs.Tasks // bounds the processes of RUN steps, if there are any
 }
 
-// all makes the images of the plans. Of one plan, stages without an edge between
-// them run at once; plans come one after the other, so that several platforms
+// all makes the images of the plans. Of one plan, steps without an edge between
+// them run at once, as far as jobs allow; plans come one after the other, so that several platforms
 // need no more memory than one. Layers are packed while later steps run.
 func (b *build) all(ctx context.Context, plans []*plan.Plan) (v1.Descriptor, error) {
 	g, ctx := errgroup.WithContext(ctx)

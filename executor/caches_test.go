@@ -40,7 +40,7 @@ func newCacheHost(t *testing.T) *cacheHost {
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(path)) })
 	const limit = 1 << 20
-	dir, err := cachedir.Open(path, limit)
+	dir, err := cachedir.Open(path, limit, 0)
 	check(t, err)
 	return &cacheHost{t: t, dir: dir, path: path, limit: limit}
 }
@@ -58,7 +58,7 @@ func (h *cacheHost) Emit(e request.Event) {
 	h.texts = append(h.texts, e.Text+e.Error)
 }
 
-func (h *cacheHost) Keep(string) error { return errors.ErrUnsupported }
+func (h *cacheHost) Keep(request.Output) error { return errors.ErrUnsupported }
 
 func (h *cacheHost) Open(what request.Output) (request.Stream, error) {
 	if what.Digest == "" {

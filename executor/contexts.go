@@ -64,8 +64,13 @@ func (in *Inputs) date(name string, f fetched) {
 // came in its place, if that is none: the Dockerfile of an empty context.
 func (f fetcher) mainContext(ctx context.Context, in *Inputs) (root, text string, err error) {
 	src := f.req.Source
-	if src == (request.Source{}) && f.req.Context != "" {
+	switch {
+	case src != (request.Source{}):
+	case f.req.Context != "":
 		return string(f.req.Context), "", nil
+	case f.req.Call == request.CallWarm: // of no step is anything done
+		root, err = f.space.Mkdir()
+		return root, "", err
 	}
 	var got fetched
 	err = f.steps.do(f.verb()+" build context"+from(src), func(*announced) error {

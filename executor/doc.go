@@ -29,4 +29,11 @@
 // The plans are made anew from the store instead of taking Fetch's, so that no
 // format of plans crosses between sandboxes: what Fetch resolved stands in the
 // store's index under the reference and the platform.
+//
+// What steps have made is kept by their keys (stepkeys.go), by the launcher and in the
+// places of request.Build.CacheFrom and CacheTo (package cache). Fetch looks up all steps
+// before any is done (lookup.go), so that what nobody needs is never pulled (survey.go,
+// wanted.go); build takes what was found (obtain.go), hands out what it has made for the
+// launcher (keeper.go), and writes it as images for the places (results.go), to which
+// push pushes it last.
 package executor

@@ -44,7 +44,7 @@ func (p *player) export(ctx context.Context, image v1.Descriptor, open registry.
 			return fmt.Errorf("%s: %w", form.name, err)
 		}
 	}
-	return nil
+	return p.layOutResults(ctx, e)
 }
 
 // exporter hands out one image, or one index of images.
@@ -52,6 +52,7 @@ type exporter struct {
 	open registry.Opener
 	out  request.Outlet
 	desc v1.Descriptor
+	name string // of the layout, see request.OutputKeep
 	// stored: all blobs went to the launcher's store.
 	stored bool
 }
@@ -85,6 +86,21 @@ func (e exporter) layout(ctx context.Context, req *request.Build) error {
 		images = index.Manifests
 		blobs = append(blobs, images...)
 	}
+	if err := e.images(ctx, images, blobs); err != nil {
+		return err
+	}
+	top := tagged(e.desc, req.Destinations, topAnnotations(req))
+	index, err := json.Marshal(v1.IndexManifest{
+		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{top},
+	})
+	if err != nil {
+		return err
+	}
+	return e.index(index)
+}
+
+// images hands out all blobs of images, and further ones.
+func (e exporter) images(ctx context.Context, images, blobs []v1.Descriptor) error {
 	for _, d := range images {
 		var m v1.Manifest
 		if err := e.read(ctx, d, &m); err != nil {
@@ -102,14 +118,12 @@ func (e exporter) layout(ctx context.Context, req *request.Build) error {
 			return err
 		}
 	}
-	top := tagged(e.desc, req.Destinations, topAnnotations(req))
-	index, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{top},
-	})
-	if err != nil {
-		return err
-	}
-	return send(e.out, request.Output{Kind: request.OutputIndex, Size: int64(len(index))}, bytes.NewReader(index))
+	return nil
+}
+
+// index hands out index.json.
+func (e exporter) index(raw []byte) error {
+	return send(e.out, request.Output{Kind: request.OutputIndex, Name: e.name, Size: int64(len(raw))}, bytes.NewReader(raw))
 }
 
 // read reads a manifest or an index.
@@ -130,14 +144,14 @@ func (e exporter) read(ctx context.Context, d v1.Descriptor, v any) error {
 
 func (e exporter) blob(ctx context.Context, d v1.Descriptor) error {
 	if e.stored {
-		return e.out.Keep(d.Digest.String())
+		return e.out.Keep(request.Output{Digest: d.Digest.String(), Name: e.name})
 	}
 	r, size, err := e.open(ctx, d.Digest)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	return send(e.out, request.Output{Kind: request.OutputBlob, Digest: d.Digest.String(), Size: size}, r)
+	return send(e.out, request.Output{Kind: request.OutputBlob, Name: e.name, Digest: d.Digest.String(), Size: size}, r)
 }
 
 func (e exporter) tar(ctx context.Context, names []string) error {

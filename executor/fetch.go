@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,19 +38,39 @@ func (p *player) pull(ctx context.Context, st *store.Store) error {
 		return err
 	}
 	tellUnused(p.req, plans, p.steps)
-	if err := checkSources(plans, p.in.Context, p.steps); err != nil {
-		return err
+	if p.req.Call != request.CallWarm { // which may have no context
+		if err := checkSources(ctx, plans, p.in.Context, p.steps); err != nil {
+			return err
+		}
 	}
 	p.result.Materials = append(from.materials(plans), p.in.materials...)
 	if p.req.Role == request.RoleFetch {
 		from.layers = newLayerImages(ctx, p)
 	}
+	p.openPlaces()
+	p.chooseCache(plans)
 	if p.result.Steps, err = p.lookUp(ctx, plans); err != nil {
 		return err
 	}
-	wanted, mounted, err := from.wanted(plans, p.result.Steps)
+	mounted, err := p.pullWanted(ctx, from, plans)
+	for p.lost(err) {
+		if p.result.Steps, err = p.lookUp(ctx, plans); err == nil {
+			mounted, err = p.pullWanted(ctx, from, plans)
+		}
+	}
+	if p.req.Role == "" {
+		p.late = from
+	}
+	p.result.Layers = append(from.layers.of(mounted), p.cachedLayers(plans, p.result.Steps)...)
+	return err
+}
+
+// pullWanted pulls what is wanted, notes of which results of steps there are images now,
+// and lists the layers of bases whose files build wants.
+func (p *player) pullWanted(ctx context.Context, from *fromRegistry, plans []*plan.Plan) ([]layerID, error) {
+	wanted, mounted, err := from.wanted(plans, p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.req.Role != "" { // else make tells of all there is to do
 		p.steps.expect(len(wanted))
@@ -61,78 +80,55 @@ func (p *player) pull(ctx context.Context, st *store.Store) error {
 	for _, w := range wanted {
 		g.Go(func() error { return from.pull(ctx, w) })
 	}
-	err = g.Wait()
-	p.result.Layers = append(from.layers.of(mounted), cachedLayers(plans, p.result.Steps)...)
-	return err
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i := range p.result.Steps {
+		if c := &p.result.Steps[i].Cached; p.places.Has(*c) {
+			id, err := idOf(*c)
+			if err != nil {
+				return nil, err
+			}
+			c.Image = from.layers.has(id)
+		}
+	}
+	return mounted, nil
 }
 
+// lost says whether an error is that of a result of a step, which is not used then.
+func (p *player) lost(err error) bool {
+	var bad *lostError
+	if !errors.As(err, &bad) {
+		return false
+	}
+	p.steps.Warn("a result of a step is not used: "+bad.Error(), 0)
+	p.places.Drop(bad.image)
+	return true
+}
+
+// lostError is a result of a step that was found, and cannot be had.
+type lostError struct {
+	image *registry.Image
+	err   error
+}
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
 // cachedLayers are the images of cached steps that somebody reads.
-func cachedLayers(plans []*plan.Plan, steps []request.KnownStep) (list []string) {
+func (p *player) cachedLayers(plans []*plan.Plan, steps []request.KnownStep) (list []string) {
 	known := byStage(plans, steps)
-	for _, p := range plans {
-		needs := survey(p, known)
-		for _, s := range p.Stages {
+	for _, pl := range plans {
+		needs := survey(pl, known)
+		for _, s := range pl.Stages {
 			for _, k := range known[s] {
-				if n := needs[s]; n.files && usable(k.Cached, n.shipped) && k.Cached.Image && !slices.Contains(list, k.Cached.LayerKey()) {
+				if needs[s].files && k.Cached.Found() && k.Cached.Image && !slices.Contains(list, k.Cached.LayerKey()) {
 					list = append(list, k.Cached.LayerKey())
 				}
 			}
 		}
 	}
 	return list
-}
-
-// wantedLayer is a layer that has to be pulled.
-type wantedLayer struct {
-	image *registry.Image
-	layer v1.Descriptor
-	// files is what an image is made of for build; nil: nothing.
-	files *layerID
-}
-
-// wanted lists the layers to pull, each once, remembers where all are from, and
-// lists those whose files build wants.
-func (r *fromRegistry) wanted(plans []*plan.Plan, steps []request.KnownStep) (list []wantedLayer, mounted []layerID, err error) {
-	at := map[v1.Hash]int{}
-	known := byStage(plans, steps)
-	needs := map[*plan.Stage]need{}
-	for _, p := range plans {
-		maps.Copy(needs, survey(p, known))
-	}
-	for _, s := range onImages(plans) {
-		files := needs[s].files
-		img := r.found[s.Base.Image.Digest]
-		source, stays := r.elsewhere(img)
-		diffs, err := diffIDs(s.Base.Image)
-		if err != nil {
-			return nil, nil, err
-		}
-		for i, l := range img.Layers {
-			if source != "" {
-				if err := r.store.Remember(l.Digest, source); err != nil {
-					return nil, nil, err
-				}
-			}
-			var id *layerID
-			if files && i < len(diffs) && r.layers != nil {
-				id = &layerID{diffs[i], l.Digest}
-				mounted = append(mounted, *id)
-			}
-			there := id != nil && r.layers.has(*id)
-			if stays && (there || !files) {
-				continue
-			}
-			n, begun := at[l.Digest]
-			if !begun {
-				n, at[l.Digest] = len(list), len(list)
-				list = append(list, wantedLayer{image: img, layer: l})
-			}
-			if !there && id != nil {
-				list[n].files = id
-			}
-		}
-	}
-	return list, mounted, nil
 }
 
 // onImages are the stages of all plans that stand on an image.
@@ -172,20 +168,6 @@ func tellUnused(req *request.Build, plans []*plan.Plan, steps *Steps) {
 	if req.RewriteTimestamp && slices.ContainsFunc(plans, func(p *plan.Plan) bool { return p.Created == nil }) {
 		steps.Warn("--rewrite-timestamp: there is no SOURCE_DATE_EPOCH, so the times of files stay as they are", 0)
 	}
-}
-
-func (r *fromRegistry) pull(ctx context.Context, w wantedLayer) error {
-	st := r.store
-	if w.files != nil {
-		st = st.Beside(r.layers.besides(*w.files))
-	}
-	return r.steps.do(fmt.Sprintf("pull %s %s", w.image.Ref, w.layer.Digest), func(a *announced) error {
-		progress := func(done int64) { a.progress(done, w.layer.Size) }
-		if in, ok := r.origin[w.image.Digest]; ok {
-			return in.Pull(ctx, w.layer, st, progress)
-		}
-		return r.images.Pull(ctx, w.image, w.layer, st, progress)
-	})
 }
 
 // manifestOf reads the manifest of a resolved image.

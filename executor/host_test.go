@@ -67,10 +67,10 @@ func (h *host) told(kind request.EventKind) (texts []string) {
 	return texts
 }
 
-func (h *host) Keep(digest string) error {
+func (h *host) Keep(what request.Output) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.kept = append(h.kept, digest)
+	h.kept = append(h.kept, what.Digest)
 	return nil
 }
 

@@ -67,6 +67,13 @@ func (r *memoryRegistry) take(req *http.Request) bool {
 	return r.has[repo+blob]
 }
 
+// lose makes a blob of a repository, /v2/name, go.
+func (r *memoryRegistry) lose(repo, digest string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.has, repo+digest)
+}
+
 // count is how many requests contained a text.
 func (r *memoryRegistry) count(text string) (n int) {
 	r.mu.Lock()

@@ -163,7 +163,7 @@ func openContext(root, ignore string) (step.Source, []string, error) {
 	if err != nil {
 		return step.Source{}, nil, err
 	}
-	return step.Source{Root: files.Root, Excluded: files.Excluded}, files.Patterns, nil
+	return step.Source{Root: files.Root, Excluded: files.Excluded, Patterns: files.Patterns}, files.Patterns, nil
 }
 
 // openBelow opens a regular file below root. Links are followed below root only.

@@ -12,28 +12,30 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
 
-// keeper hands out what steps have made for the layer cache.
+// keeper hands out what steps have made for the launcher's layer cache.
 type keeper struct {
 	*player
+	store  *store.Store
 	images *layerImages
 }
 
-func newKeeper(ctx context.Context, p *player) *keeper {
-	return &keeper{player: p, images: newLayerImages(ctx, p)}
+func newKeeper(ctx context.Context, p *player, st *store.Store) *keeper {
+	return &keeper{player: p, store: st, images: newLayerImages(ctx, p)}
 }
 
-// packed makes a layer of what a step has changed: a blob if it is part of the image,
-// and an image of it for the layer cache if that is to have it.
-func (b *build) packed(ctx context.Context, w *work, shipped bool, opt layer.PackOptions) (err error) {
+// packed makes a layer of what a step has changed: a blob if that is wanted, and an
+// image of it for the launcher's layer cache if that is to have it.
+func (b *build) packed(ctx context.Context, w *work, blob bool, opt layer.PackOptions) (err error) {
 	if b.keeper == nil || w.key == "" {
 		w.layer, err = layer.Pack(ctx, w.upper, b.store, opt)
 		return err
 	}
 	image := b.keeper.begin()
 	opt.Tee = image
-	if shipped {
+	if blob {
 		w.layer, err = layer.Pack(ctx, w.upper, b.store, opt)
 	} else {
 		w.layer, err = layer.PackTar(ctx, w.upper, opt)
@@ -42,33 +44,53 @@ func (b *build) packed(ctx context.Context, w *work, shipped bool, opt layer.Pac
 		image.drop()
 		return err
 	}
-	return b.keeper.keep(w, image.end(), shipped)
+	return b.keeper.keep(w, image.end(), blob)
 }
 
 // keep hands out what is known of a step, after its layer.
-func (k *keeper) keep(w *work, hasImage, shipped bool) error {
+func (k *keeper) keep(w *work, hasImage, blob bool) error {
 	c := request.CachedStep{DiffID: w.layer.DiffID.String(), TarSize: w.layer.TarSize, Image: hasImage, Created: w.ended}
-	if shipped {
+	if blob {
 		c.Digest, c.Size, c.Media = w.layer.Digest.String(), w.layer.Size, string(w.layer.MediaType)
 	}
-	if !usable(c, shipped) {
+	if !usable(c, blob) {
 		return nil
 	}
-	if err := k.put(w.key, c); err != nil || w.plain == "" {
+	return k.note(request.KnownStep{Plain: string(w.plain), Key: string(w.key), Cached: c}, w.step.Op)
+}
+
+// note puts down what is known of a step under its keys.
+func (k *keeper) note(known request.KnownStep, op plan.Op) error {
+	c := known.Cached
+	c.Key = ""
+	if err := k.put(stepKey(known.Key), c); err != nil || known.Plain == "" {
 		return err
 	}
-	if op, ok := w.step.Op.(*plan.Copy); ok && op.From.Kind != plan.FromStage {
-		return k.put(w.plain, request.CachedStep{Hint: true})
+	if copiesContext(op) {
+		return k.put(stepKey(known.Plain), request.CachedStep{Hint: true})
 	}
-	c.Key = string(w.key)
-	return k.put(w.plain, c)
+	c.Key = known.Key
+	return k.put(stepKey(known.Plain), c)
+}
+
+// pulled keeps a result that fetch has pulled from a place of the request. It may be
+// called of nil.
+func (k *keeper) pulled(known request.KnownStep, op plan.Op) error {
+	if k == nil || !known.Cached.Pulled || known.Key == "" {
+		return nil
+	}
+	h, err := v1.NewHash(known.Cached.Digest)
+	if err != nil || !k.store.Has(h) {
+		return err // it has stayed where it is
+	}
+	return k.note(known, op)
 }
 
 // again notes that a copy has the result that the cache knows of other steps: next
-// time nobody has to read what it copies.
+// time nobody has to read what it copies. It may be called of nil.
 func (k *keeper) again(known request.KnownStep, op plan.Op) error {
 	c, ok := op.(*plan.Copy)
-	if !ok || c.From.Kind != plan.FromStage || known.Plain == "" {
+	if k == nil || !ok || c.From.Kind != plan.FromStage || known.Plain == "" {
 		return nil
 	}
 	known.Cached.Key = known.Key

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
-	"github.com/kbuild-sandbox/kbuild-sandbox/executor/step"
 )
 
 // obtain has one step from the layer cache, or does it.
@@ -26,9 +24,10 @@ func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
 	if usable(known.Cached, s.shipped) {
 		return b.reuse(s, st, known)
 	}
-	if b.tools.Steps == nil {
+	if b.cache == nil {
 		return b.step(ctx, s, st)
 	}
+	expected := known.Key
 	known, err := b.complete(ctx, s, st, known)
 	if err != nil {
 		return nil, err
@@ -45,8 +44,26 @@ func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
 		return nil, err
 	}
 	w.key, w.plain = stepKey(known.Key), stepKey(known.Plain)
+	if w.plain != "" && w.took != "" { // and not what fetch saw: a context may change
+		if w.key, err = b.keyOfCopy(s, st.Op, w.took); err != nil {
+			return nil, err
+		}
+	}
+	if expected != "" && !s.strayed && copiesContext(st.Op) && w.key != stepKey(expected) {
+		// Results that fetch has found for what stands on it are of the old content: what
+		// is made with them has no name.
+		b.steps.Warn("the context changed while it was read: "+st.Name, 0)
+		s.strayed = true
+	}
 	w.end, err = b.endOf(s, st.Op, w.key)
 	return w, err
+}
+
+// keyOfCopy is the key of a copy with the digest of what it took.
+func (b *build) keyOfCopy(s *stage, op plan.Op, took string) (stepKey, error) {
+	k := newKeyer(b.req, s.image.plan)
+	facts, _, _ := k.plain(s.end, op)
+	return k.key(facts, nil, took)
 }
 
 // reuse takes a layer that the cache has.
@@ -55,7 +72,13 @@ func (b *build) reuse(s *stage, st *plan.Step, known request.KnownStep) (*work, 
 	if err != nil {
 		return nil, err
 	}
-	w := &work{step: st, layer: blob, cached: &known.Cached, ended: known.Cached.Created, key: stepKey(known.Key)}
+	w := &work{
+		step: st, layer: blob, cached: &known.Cached, ended: known.Cached.Created,
+		key: stepKey(known.Key), plain: stepKey(known.Plain),
+	}
+	if err := b.keeper.pulled(known, st.Op); err != nil {
+		return nil, err
+	}
 	if w.end, err = b.endOf(s, st.Op, w.key); err != nil {
 		return nil, err
 	}
@@ -118,11 +141,14 @@ func (b *build) complete(ctx context.Context, s *stage, st *plan.Step, known req
 		if asked {
 			return known, nil
 		}
-		sum, err := step.Digest(ctx, op, b.env(s))
+		if seen, err := b.seen(ctx, s, op, plain); !seen || err != nil {
+			return known, err
+		}
+		content, err := b.contentIn(ctx, op, b.env(s))
 		if err != nil {
 			return known, err
 		}
-		key, err := k.key(facts, nil, hex.EncodeToString(sum[:]))
+		key, err := k.key(facts, nil, content)
 		if err != nil {
 			return known, err
 		}
@@ -133,14 +159,26 @@ func (b *build) complete(ctx context.Context, s *stage, st *plan.Step, known req
 	if asked || known.Key == "" || b.skipsCache(s.Stage) || again {
 		return known, nil
 	}
-	known.Cached, err = b.tools.Steps.Find(ctx, known.Key)
+	known.Cached, err = b.findLate(ctx, known.Key)
 	return known, err
 }
 
 // copiesStage says that a step is known by the content that it takes of a stage.
 func copiesStage(op plan.Op) bool {
-	c, ok := op.(*plan.Copy)
-	return ok && c.From.Kind == plan.FromStage && len(c.Paths) > 0
+	return copiesFiles(op) && op.(*plan.Copy).From.Kind == plan.FromStage
+}
+
+// seen says whether there may be a result for what a copy takes. If not, what that is
+// need not be known before the copy: it is found on the way.
+func (b *build) seen(ctx context.Context, s *stage, op *plan.Copy, plain stepKey) (bool, error) {
+	switch {
+	case op.From.Kind == plan.FromStage:
+		return true, nil // whatever was built anew may be the same
+	case plain == "" || b.skipsCache(s.Stage):
+		return false, nil
+	}
+	c, err := b.cache.Find(ctx, string(plain))
+	return c.Hint, err
 }
 
 // grow adds the layers that the cache had to the tree of a stage.
@@ -176,7 +214,7 @@ func (b *build) cachedDirs(ctx context.Context, s *stage, w *work) ([]string, er
 	defer r.Close()
 	diffID, err := layer.Unpack(ctx, r, dir, layer.UnpackOptions{Lowers: below, Nodes: b.tools.Nodes})
 	if err == nil && diffID != w.layer.DiffID {
-		err = errMismatch
+		err = fmt.Errorf("layer %s unpacks to %s, and not to what the cache says: %w", w.layer.Digest, diffID, errMismatch)
 	}
 	return []string{dir}, err
 }

@@ -8,6 +8,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cache"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
@@ -22,9 +24,18 @@ type player struct {
 	space  *rootfs.Space // see enter
 	in     Inputs
 	layers []string // keys of layers that are mounted, see request.LayerPath
-	// known is what fetch has found in the layer cache of the steps of all plans.
-	known  []request.KnownStep
-	result request.Result
+	// cache is the layer cache; nil: there is none, or it cannot be used. places are
+	// asked after it, by who may dial; nil: there are none.
+	cache  LayerCache
+	places *cache.Finder
+	// late pulls results that are found while steps are done; nil: who does steps
+	// may not dial.
+	late *fromRegistry
+	// known is what fetch has found in them of the steps of all plans, contents what it
+	// has read for that.
+	known    []request.KnownStep
+	contents map[*plan.Copy]string
+	result   request.Result
 }
 
 // play does the work of a role, if the walls are in force, and tells how it went.
@@ -100,6 +111,9 @@ func (p *player) fetch(ctx context.Context) (err error) {
 		if err := p.read(ctx, fetcher{}); err != nil {
 			return err
 		}
+		if p.req.Call == request.CallWarm {
+			return p.pull(ctx, st)
+		}
 		return p.call(ctx, st)
 	}
 	if err := p.read(ctx, fetcher{out: p.tools.Outlet}); err != nil {
@@ -150,7 +164,7 @@ func (p *player) build(ctx context.Context, start request.Go) (err error) {
 // until next names the image, and pushes it.
 func Push(ctx context.Context, req *request.Build, next func(context.Context) (request.Pushing, error), tools Tools) request.Result {
 	return play(ctx, req, tools, func(p *player, ctx context.Context) error {
-		p.steps.expect(1 + len(req.Destinations))
+		p.steps.expect(1 + len(req.Destinations) + len(req.CacheTo))
 		if err := p.check(ctx); err != nil {
 			return err
 		}
@@ -169,6 +183,9 @@ func Push(ctx context.Context, req *request.Build, next func(context.Context) (r
 		if err := p.attach(ctx, st, what.Attached); err != nil {
 			return err
 		}
-		return p.push(ctx, st, image)
+		if err := p.push(ctx, st, image); err != nil {
+			return err
+		}
+		return p.pushResults(ctx, st, what.Exported)
 	})
 }

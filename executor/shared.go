@@ -54,7 +54,7 @@ func keys(p *plan.Plan) (map[*plan.Stage]stageKeys, error) {
 		}
 		chain := stageKeys{k}
 		for _, st := range s.Steps {
-			op, sources := detached(st.Op)
+			op, sources := detached(st.Op), plan.Sources(st.Op)
 			read := make([]key, 0, len(sources))
 			for _, src := range sources {
 				read = append(read, all[src].end())
@@ -74,30 +74,22 @@ func keys(p *plan.Plan) (map[*plan.Stage]stageKeys, error) {
 	return all, nil
 }
 
-// detached is an operation without the stages that it reads from, and these.
-func detached(op plan.Op) (plan.Op, []*plan.Stage) {
-	var sources []*plan.Stage
-	cut := func(f plan.From) plan.From {
-		if f.Stage != nil {
-			sources = append(sources, f.Stage)
-			f.Stage = nil
-		}
-		return f
-	}
+// detached is an operation without the stages that it reads from.
+func detached(op plan.Op) plan.Op {
 	switch op := op.(type) {
 	case *plan.Copy:
 		c := *op
-		c.From = cut(c.From)
-		return &c, sources
+		c.From.Stage = nil
+		return &c
 	case *plan.Run:
 		r := *op
 		r.Mounts = slices.Clone(r.Mounts)
 		for i := range r.Mounts {
-			r.Mounts[i].From = cut(r.Mounts[i].From)
+			r.Mounts[i].From.Stage = nil
 		}
-		return &r, sources
+		return &r
 	}
-	return op, nil
+	return op
 }
 
 // keyOf is the key of what v describes. JSON replaces what is not UTF-8, by an
@@ -129,6 +121,7 @@ type work struct {
 	// key is that of the layer cache and plain the one without content, if it has
 	// one; end is what steps on top stand on. Empty: there is none.
 	key, plain, end stepKey
+	took            string              // the digest of what a copy took from a context
 	cached          *request.CachedStep // it was not done; nil: it was
 }
 

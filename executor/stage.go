@@ -2,6 +2,8 @@ package executor
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,8 +33,9 @@ type stage struct {
 	// cached are layers on top of tree that nobody has needed yet.
 	cached []*work
 	work   []*work // one for each step, after one for the files of a named context
-	// again: a step of it was done, or of a stage that it stands on.
-	again bool
+	// again: a step of it was done, or of a stage that it stands on, and the result may
+	// be another one than before. strayed: it is another one than was expected.
+	again, strayed bool
 	// end is the key that steps on top of this stage stand on; valid after done.
 	end stepKey
 }
@@ -49,17 +52,18 @@ func (b *build) run(ctx context.Context, s *stage) error {
 }
 
 func (b *build) runSteps(ctx context.Context, s *stage) error {
-	for _, id := range s.Needs {
-		select {
-		case <-s.image.stages[id].done:
-		case <-ctx.Done():
-			return ctx.Err()
+	if s.Base.Stage != nil {
+		if err := s.await(ctx, s.Base.Stage); err != nil {
+			return err
 		}
 	}
 	if err := b.begin(ctx, s); err != nil {
 		return err
 	}
-	for i := range s.Steps {
+	for i, st := range s.Steps {
+		if err := s.await(ctx, plan.Sources(st.Op)...); err != nil {
+			return err
+		}
 		w := b.ledger.find(s.keys[i+1])
 		if w == nil {
 			var err error
@@ -69,7 +73,7 @@ func (b *build) runSteps(ctx context.Context, s *stage) error {
 			b.ledger.enter(s.keys[i+1], w)
 		}
 		s.add(w)
-		if w.cached == nil && (s.shipped || w.key != "") {
+		if w.cached == nil && (b.packs(w.step.Op, s.shipped) || b.keeper != nil && w.key != "") {
 			w.packing.Do(func() { b.pack(ctx, w, s) })
 		}
 	}
@@ -79,12 +83,26 @@ func (b *build) runSteps(ctx context.Context, s *stage) error {
 	return nil
 }
 
+// await waits for stages that the next step stands on or reads.
+func (s *stage) await(ctx context.Context, others ...*plan.Stage) error {
+	for _, o := range others {
+		select {
+		case <-s.image.stages[o.ID].done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // begin gives a stage what it stands on.
 func (b *build) begin(ctx context.Context, s *stage) (err error) {
 	if s.end, err = b.beginKey(s); err != nil {
 		return err
 	}
-	s.again = s.Base.Stage != nil && s.image.stages[s.Base.Stage.ID].again
+	if below := s.Base.Stage; below != nil {
+		s.again, s.strayed = s.image.stages[below.ID].again, s.image.stages[below.ID].strayed
+	}
 	if s.files {
 		if s.tree, err = b.base(ctx, s); err != nil {
 			return err
@@ -99,7 +117,11 @@ func (b *build) begin(ctx context.Context, s *stage) (err error) {
 
 // add puts the work of the next step on top of a stage.
 func (s *stage) add(w *work) {
-	s.work, s.end, s.again = append(s.work, w), w.end, s.again || w.cached == nil
+	s.work, s.end = append(s.work, w), w.end
+	s.again = s.again || w.cached == nil && (w.key == "" || !copiesFiles(w.step.Op))
+	if s.strayed {
+		s.end = ""
+	}
 	switch {
 	case w.tree != nil:
 		s.tree, s.cached = w.tree.Fork(), nil
@@ -113,10 +135,17 @@ func (b *build) step(ctx context.Context, s *stage, st *plan.Step) (*work, error
 	if err := b.grow(ctx, s); err != nil {
 		return nil, err
 	}
+	if err := b.jobs.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer b.jobs.Release(1)
 	var tail tail
 	w := &work{step: st, lowers: s.tree.Lowers()}
 	err := b.steps.do(st.Name, func(a *announced) error {
 		env := b.env(s)
+		if b.cache != nil {
+			env.Took = func(sum [sha256.Size]byte) { w.took = hex.EncodeToString(sum[:]) }
+		}
 		env.Output = func(stream int, data []byte) {
 			tail.add(data)
 			a.output(stream, data)
@@ -159,7 +188,7 @@ func (b *build) pack(ctx context.Context, w *work, s *stage) {
 		opt := layer.PackOptions{
 			Compression: b.req.Compression, Media: string(b.format), Lowers: w.lowers, ClampTo: s.image.clamp(),
 		}
-		if err := b.packed(ctx, w, s.shipped, opt); err != nil {
+		if err := b.packed(ctx, w, b.packs(w.step.Op, s.shipped), opt); err != nil {
 			return &StepError{Step: w.step, Err: fmt.Errorf("make the layer: %w", err)}
 		}
 		return nil

@@ -108,7 +108,7 @@ type runs struct {
 // plain describes a step without the content that it reads; ok is false if nothing
 // can name the result.
 func (k keyer) plain(below stepKey, op plan.Op) (d stepFacts, sources []*plan.Stage, ok bool) {
-	op, sources = detached(op)
+	op, sources = detached(op), plan.Sources(op)
 	d = stepFacts{Below: below, Op: op}
 	switch o := op.(type) {
 	case *plan.Run:

@@ -16,7 +16,7 @@ type need struct {
 }
 
 // survey finds what is needed of the stages of a plan, when known is what the layer
-// cache has of their steps. A stage that is not in the answer is not needed.
+// caches have of their steps. A stage that is not in the answer is not needed.
 func survey(p *plan.Plan, known map[*plan.Stage][]request.KnownStep) map[*plan.Stage]need {
 	all := map[*plan.Stage]need{}
 	for s := p.Target; s != nil; s = s.Base.Stage {
@@ -38,8 +38,7 @@ func survey(p *plan.Plan, known map[*plan.Stage][]request.KnownStep) map[*plan.S
 				continue
 			}
 			n.files = true
-			_, sources := detached(st.Op)
-			for _, src := range sources {
+			for _, src := range plan.Sources(st.Op) {
 				read(src)
 			}
 		}
@@ -52,7 +51,7 @@ func survey(p *plan.Plan, known map[*plan.Stage][]request.KnownStep) map[*plan.S
 }
 
 // usable says whether a step need not be done: its layer is there in the form in
-// which it is wanted.
+// which it is wanted. No step is done for the sake of a place that gets results.
 func usable(c request.CachedStep, shipped bool) bool {
 	if shipped {
 		return c.Found() && c.Digest != ""

@@ -33,6 +33,11 @@ func ahead(req *request.Build, plans []*plan.Plan) int {
 	if !req.NoPush && req.Role == "" {
 		n += len(req.Destinations)
 	}
+	for _, to := range req.CacheTo {
+		if to.Layout != "" || req.Role == "" {
+			n++
+		}
+	}
 	return n
 }
 

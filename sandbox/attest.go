@@ -99,6 +99,7 @@ func (b Built) CheckReceived() error {
 	for _, img := range res.Images {
 		named = append(named, img.Descriptor)
 	}
+	named = append(named, res.Exported...)
 	for _, d := range named {
 		size, ok := b.Blobs(d.Digest)
 		if !ok {

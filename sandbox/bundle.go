@@ -32,6 +32,9 @@ func writeRoot(c Config, h home) error {
 	for i := range c.Contexts {
 		dirs = append(dirs, filepath.Join(h.rootfs, guestNamed(i)))
 	}
+	for i := range c.CacheFrom {
+		dirs = append(dirs, filepath.Join(h.rootfs, guestResult(i)))
+	}
 	if err := mkdirs(dirs); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cachedir"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/hashes"
 	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/layerdir"
 )
 
@@ -22,6 +23,8 @@ type Caches struct {
 	Limit int64
 	// LayerLimit bounds the images of layers together, in bytes.
 	LayerLimit int64
+	// Renew has fetch pull the layers that are there already.
+	Renew bool
 	// Optional: if the directory cannot be used, build without it.
 	Optional bool
 }
@@ -48,7 +51,10 @@ type Removed struct {
 // all that no build uses now.
 func PruneCaches(dir string, before time.Time) (r Removed, err error) {
 	c := Caches{}
-	if c.Dir, err = filepath.EvalSymlinks(dir); err == nil {
+	if c.Dir, err = filepath.EvalSymlinks(dir); errors.Is(err, os.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
 		err = checkOwner(c.Dir)
 	}
 	if err == nil {
@@ -56,22 +62,31 @@ func PruneCaches(dir string, before time.Time) (r Removed, err error) {
 		gone, err = pruned(c.mounts(), before, cachedir.Prune)
 		r.Mounts, r.Bytes = gone.Caches, gone.Bytes
 	}
-	if err == nil || errors.Is(err, os.ErrNotExist) {
+	if err == nil {
 		var gone layerdir.Removed
 		gone, err = pruned(c.layers(), before, layerdir.Prune)
 		r.Layers, r.Bytes = gone.Layers, r.Bytes+gone.Bytes
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err == nil {
+		var gone int64
+		gone, err = pruned(c.hashes(), before, hashes.Prune)
+		r.Bytes += gone
+	}
+	if err != nil {
 		return r, fmt.Errorf("cache directory: %w", err)
 	}
 	return r, nil
 }
 
-func pruned[T any](dir string, before time.Time, prune func(string, time.Time) (T, error)) (none T, err error) {
-	if err := checkOwner(dir); err != nil {
-		return none, err
+// pruned prunes one part of the directory, if that is there.
+func pruned[T any](dir string, before time.Time, prune func(string, time.Time) (T, error)) (gone T, err error) {
+	if err = checkOwner(dir); err == nil {
+		gone, err = prune(dir, before)
 	}
-	return prune(dir, before)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return gone, err
 }
 
 // maxCaches is how many cache mounts one build may have.
@@ -124,7 +139,7 @@ func (c *Caches) open() (*cachedir.Dir, error) {
 	if err := checkOwner(c.mounts()); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
-	return cachedir.Open(c.mounts(), c.Limit)
+	return cachedir.Open(c.mounts(), c.Limit, 0)
 }
 
 // checkOwner refuses a directory that is not this user's alone to write.

@@ -78,7 +78,7 @@ func TestCachesFromInside(t *testing.T) {
 	if _, err := withCaches(t, dir, "cache on "); err == nil {
 		t.Fatal("no base")
 	}
-	mounts, err := cachedir.Open(filepath.Join(dir, "mounts"), cacheLimit)
+	mounts, err := cachedir.Open(filepath.Join(dir, "mounts"), cacheLimit, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,9 +208,16 @@ func TestCacheDirectories(t *testing.T) {
 			t.Errorf("%s: pruned", dir)
 		}
 	}
-	if r, err := PruneCaches(filepath.Join(base, "nowhere"), time.Time{}); err != nil || r.Mounts != 0 {
-		t.Errorf("%+v, %v", r, err)
+	// What is called so where we are is nobody's cache.
+	here := t.TempDir()
+	t.Chdir(here)
+	mine := filepath.Join(here, "hashes", strings.Repeat("0", 64))
+	do(t, os.Mkdir(filepath.Dir(mine), 0o700), os.WriteFile(mine, nil, 0o600))
+	if r, err := PruneCaches(filepath.Join(base, "nowhere"), time.Time{}); err != nil || r != (Removed{}) {
+		t.Errorf("removed %+v, error %v", r, err)
 	}
+	_, err := os.Stat(mine)
+	do(t, err)
 }
 
 // TestPruneFollowsNoLink: a checkout's cache directory may have one in it.

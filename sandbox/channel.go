@@ -295,6 +295,8 @@ func (s *session) ask(ctx context.Context, a request.Ask) error {
 			answer.Error = "too many messages in one build"
 		case a.Scope == request.Step:
 			answer.Data, _ = json.Marshal(s.in.layers.find(a.Name))
+		case a.Scope == request.Digest:
+			answer.Data = s.in.contents.digest(ctx, a.Name, a.Data)
 		case s.c.Answer != nil:
 			answer = s.c.Answer(ctx, a)
 		}
@@ -327,6 +329,8 @@ func (s *session) checkAsk(a request.Ask) error {
 	case a.Host != "" || a.Repository != "":
 	case a.Scope == request.Step && a.Data == nil && s.c.Request.StepCache && stepForm.MatchString(a.Name):
 		return nil
+	case a.Scope == request.Digest && len(a.Data) <= request.MaxContents && s.in.contents.lends(a.Name):
+		return nil
 	case a.Scope == request.Secret && a.Data == nil && slices.Contains(s.c.Request.Secrets, a.Name):
 		return nil
 	case a.Scope == request.Agent && len(a.Data) <= request.MaxAgentMessage && slices.Contains(s.c.Request.Agents, a.Name):
@@ -343,7 +347,7 @@ func mayAsk(role request.Role, scope request.Scope) bool {
 		return role == request.RoleFetch
 	case request.Push:
 		return role == request.RolePush
-	case request.Secret, request.Agent, request.Step:
+	case request.Secret, request.Agent, request.Step, request.Digest:
 		return role == request.RoleFetch || role == request.RoleBuild
 	}
 	return false

@@ -27,8 +27,11 @@ type Config struct {
 	Stdin   io.Reader
 	// Contexts are the directories of Request.Contexts, in the same order; "" for
 	// one that has none.
-	Contexts   []string
-	Dockerfile string // file, or ""; below Context it may not lead out of it
+	Contexts []string
+	// CacheFrom and CacheTo are the directories of those of the Request's that are OCI
+	// layouts, in the same order. They need not be there.
+	CacheFrom, CacheTo []string
+	Dockerfile         string // file, or ""; below Context it may not lead out of it
 	// DockerfileData is the Dockerfile's content where there is no such file
 	// (it came on standard input); it wins over Dockerfile.
 	DockerfileData []byte
@@ -104,8 +107,11 @@ func (c Config) prepared() (Config, error) {
 	c.Contexts = slices.Clone(c.Contexts)
 	paths := []*string{&c.Context, &c.Archive, &c.Dockerfile, &c.Ignore, &c.Executor, &c.WorkDir, &c.DebugDir,
 		&c.CACertificates, &c.ResolvConf, &c.Caches.Dir, &c.Outputs.LayoutDir, &c.Outputs.TarPath}
-	for i := range c.Contexts {
-		paths = append(paths, &c.Contexts[i])
+	c.CacheFrom, c.CacheTo = slices.Clone(c.CacheFrom), slices.Clone(c.CacheTo)
+	for _, list := range [][]string{c.Contexts, c.CacheFrom, c.CacheTo} {
+		for i := range list {
+			paths = append(paths, &list[i])
+		}
 	}
 	for _, p := range paths {
 		if *p == "" {
@@ -120,6 +126,7 @@ func (c Config) prepared() (Config, error) {
 	c.Request.Version = request.Version
 	c.Request.Workspace = guestWork
 	c.moveContexts()
+	c.moveResults()
 	c.Request.Tar, c.Request.Layout = c.Outputs.TarPath != "", c.Outputs.LayoutDir != ""
 	if c.Sink == nil {
 		c.Sink = noSink{}

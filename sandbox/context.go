@@ -26,7 +26,7 @@ func guestNamed(i int) string { return guestContexts + "/" + strconv.Itoa(i) }
 // checkContext says what of the context and the Dockerfile is missing.
 func (c Config) checkContext() error {
 	switch {
-	case c.Context == "" && c.Request.Source == (request.Source{}):
+	case c.Context == "" && c.Request.Source == (request.Source{}) && c.Request.Call != request.CallWarm:
 		return errors.New("sandbox: no context given")
 	case c.Context != "" && c.Dockerfile == "" && c.DockerfileData == nil && c.Request.DockerfileURL == "":
 		return errors.New("sandbox: no Dockerfile given")
@@ -82,7 +82,7 @@ func contextMounts(c Config, l layout) []specs.Mount {
 			list = append(list, readOnly(guestNamed(i), dir))
 		}
 	}
-	return list
+	return append(list, resultMounts(c)...)
 }
 
 // resolveContexts is resolvePlaces for all contexts.

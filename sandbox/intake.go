@@ -10,10 +10,13 @@ import (
 type intake struct {
 	role   request.Role
 	store  *store
-	out    *outputs // nil: the role makes none
-	caches *caches  // nil: nothing is kept
-	layers *layers  // nil: the role makes none
-	open   map[uint32]incoming
+	out    *outputs            // nil: the role makes none
+	kept   map[string]*outputs // layouts of results of steps, by their names
+	caches *caches             // nil: nothing is kept
+	layers *layers             // nil: the role makes none
+	// contents answers about local contexts; nil: nobody does.
+	contents *contents
+	open     map[uint32]incoming
 }
 
 // incoming is one open stream. After an error nobody calls it again but for
@@ -45,7 +48,11 @@ func (i *intake) begin(what request.Output) error {
 		return fmt.Errorf("%w: %.20q is not for %s to hand out", errOutput, what.Kind, i.role)
 	}
 	if what.Kind == request.OutputKeep {
-		return i.out.keep(what.Digest)
+		out, err := i.outputs(what)
+		if err != nil {
+			return err
+		}
+		return out.keep(what.Digest)
 	}
 	if i.open[what.Stream] != nil || len(i.open) >= request.MaxStreams {
 		return fmt.Errorf("%w: stream %d of %d", errOutput, what.Stream, len(i.open))
@@ -63,13 +70,28 @@ func (i *intake) incoming(what request.Output) (incoming, error) {
 	case request.OutputCache:
 		return i.caches.begin(what)
 	case request.OutputTar, request.OutputIndex:
-		return i.out.begin(what)
+		out, err := i.outputs(what)
+		if err != nil {
+			return nil, err
+		}
+		return out.begin(what)
 	case request.OutputLayer:
 		return i.layers.begin(i.role, what)
 	case request.OutputStep:
 		return i.layers.beginStep(what)
 	}
 	return i.store.begin(what)
+}
+
+// outputs are the layout that something is for, or those of the image.
+func (i *intake) outputs(what request.Output) (*outputs, error) {
+	if what.Name == "" {
+		return i.out, nil
+	}
+	if out := i.kept[what.Name]; out != nil {
+		return out, nil
+	}
+	return nil, fmt.Errorf("%w: %s for layout %.80q", errOutput, what.Kind, what.Name)
 }
 
 func (i *intake) write(stream uint32, p []byte) error {

@@ -67,10 +67,35 @@ func openLayers(c *Config, home string, s *store) (*layers, error) {
 	}
 	for _, i := range images {
 		l.held[i.Key] = i
-		c.Request.Layers = append(c.Request.Layers, i.Key)
+	}
+	l.checkLikely()
+	for _, i := range images {
+		if l.held[i.Key] != nil && !c.Caches.Renew {
+			c.Request.Layers = append(c.Request.Layers, i.Key)
+		}
 	}
 	return l, nil
 }
+
+// checkLikely looks at the images that are likely to be used, before anybody counts on
+// them: one that is damaged is pulled again.
+func (l *layers) checkLikely() {
+	for _, key := range l.dir.Recall(l.name) {
+		if i := l.held[key]; i != nil && i.Use() != nil {
+			l.lose(key)
+		}
+	}
+}
+
+// lose lets go of an image that is damaged, which needs mu once roles run.
+func (l *layers) lose(key string) {
+	l.held[key].Close()
+	delete(l.held, key)
+}
+
+// errLost ends a run that has counted on an image and found it damaged, long after
+// it could have been pulled. It is gone from the cache.
+var errLost = errors.New("a layer in the cache directory is damaged")
 
 // nameOf is what a build has in common with its next run: most likely they need
 // the same images.
@@ -86,10 +111,11 @@ func nameOf(c Config) string {
 
 // guess lists the images that build needs if it is like the last time.
 func (l *layers) guess() (keys []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, key := range l.dir.Recall(l.name) {
-		if !strings.HasPrefix(key, "blob-") && len(keys) < request.MaxLayers && l.hold(key) == nil {
+		if strings.HasPrefix(key, "blob-") || len(keys) >= request.MaxLayers {
+			continue
+		}
+		if _, err := l.hold(key); err == nil {
 			keys = append(keys, key)
 		}
 	}
@@ -120,9 +146,10 @@ func (l *layers) lacks(mounted, keys []string) bool {
 	return size > unpackable
 }
 
-// remember notes for the next time what was needed.
+// remember notes for the next time what was needed. Nothing is needed by a build of
+// which nothing has changed; the next one will have changed.
 func (l *layers) remember(keys []string) {
-	if !l.keep {
+	if !l.keep || len(keys) == 0 {
 		return
 	}
 	if err := l.dir.Remember(l.name, keys); err != nil {
@@ -143,8 +170,9 @@ func (l *layers) use(keys []string) ([]string, error) {
 		if i == nil || len(files) >= request.MaxLayers {
 			return nil, fmt.Errorf("%w: %d layers, one of them %.140q", errOutput, len(keys), key)
 		}
-		if err := i.Use(); err != nil {
-			return nil, err
+		if i.Use() != nil {
+			l.lose(key)
+			return nil, errLost
 		}
 		files = append(files, i.Path)
 	}
@@ -155,9 +183,6 @@ func (l *layers) use(keys []string) ([]string, error) {
 func (l *layers) close() {
 	if l == nil {
 		return
-	}
-	if err := l.keepSteps(); err != nil {
-		warn(l.sink, err.Error())
 	}
 	for _, i := range l.held {
 		i.Close()
@@ -215,12 +240,15 @@ func (i *incomingLayer) end(e request.OutputEnd) error {
 		i.discard()
 		return nil
 	}
-	img, err := i.in.Commit(request.CachedStep{DiffID: e.Digest}.LayerKey())
+	img, ours, err := i.in.Commit(request.CachedStep{DiffID: e.Digest}.LayerKey())
 	if errors.Is(err, layerdir.ErrSize) || errors.Is(err, layerdir.ErrForm) {
 		err = fmt.Errorf("%w: %w", errOutput, err)
 	}
 	if err != nil {
 		return err
+	}
+	if !ours {
+		i.layers.disk.give(i.taken)
 	}
 	i.layers.mu.Lock()
 	defer i.layers.mu.Unlock()

@@ -31,7 +31,7 @@ func pseudo() map[string]struct {
 
 var (
 	// guestPlace is where files of the host may lie.
-	guestPlace = regexp.MustCompile(`^/(kbuild-executor|in|context|context\.tar|contexts/[0-9]+|caches|store)$`)
+	guestPlace = regexp.MustCompile(`^/(kbuild-executor|in|context|context\.tar|contexts/(cache)?[0-9]+|caches|store)$`)
 	// layerPlace is where images of layers may be mounted.
 	layerPlace = regexp.MustCompile(`^` + request.LayersPath + `/[0-9]{1,4}$`)
 	// plainOption are the options that weaken nothing.
@@ -109,7 +109,7 @@ func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
 
 // callers are the paths that came with the configuration.
 func (b bundleText) callers() []string {
-	list := append([]string{b.c.Executor, b.c.Context, b.c.Archive}, b.c.Contexts...)
+	list := slices.Concat([]string{b.c.Executor, b.c.Context, b.c.Archive}, b.c.Contexts, b.c.CacheFrom)
 	if b.c.Caches.Dir != "" {
 		list = append(list, b.c.Caches.mounts())
 	}

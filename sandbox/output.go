@@ -36,6 +36,7 @@ type outputs struct {
 	layDir  string
 	blobs   map[string]bool // digests of stored blobs that belong to the layout
 	index   bool
+	merge   bool // what a layout has stays in it
 	hasTar  bool
 }
 
@@ -362,9 +363,14 @@ func (o *outputs) commitLayout() error {
 	if err := dir.MkdirAll("blobs/sha256", 0o755); err != nil {
 		return err
 	}
+	if o.merge {
+		if err := mergeResults(dir, filepath.Join(tmp, "index.json")); err != nil {
+			return err
+		}
+	}
 	for digest := range o.blobs {
 		hex := strings.TrimPrefix(digest, "sha256:")
-		if err := o.store.link(digest, filepath.Join(o.layout, hex)); err != nil {
+		if err := o.store.output(digest, filepath.Join(o.layout, hex)); err != nil {
 			return err
 		}
 		if err := dir.Rename(filepath.Join(tmp, hex), filepath.Join("blobs/sha256", hex)); err != nil {

@@ -23,12 +23,15 @@ type build struct {
 	mode   mode
 	store  *store
 	out    *outputs
+	kept   map[string]*outputs // layouts of results of steps
 	caches *caches
 	layers *layers
-	events *numbering
-	phases *phases // the launcher's own
-	tally  *tally
-	root   *request.Descriptor // instead of build's result; nil: that is it
+	// contents are nil without a layer cache.
+	contents *contents
+	events   *numbering
+	phases   *phases // the launcher's own
+	tally    *tally
+	root     *request.Descriptor // instead of build's result; nil: that is it
 
 	mu       sync.Mutex
 	results  map[request.Role]request.Result
@@ -74,6 +77,13 @@ func (b *baton[T]) take(ctx context.Context) (v T, err error) {
 	}
 }
 
+// remember keeps which layers a build of this kind mounts; a call mounts none.
+func (b *build) remember(res request.Result) {
+	if b.c.Request.Call == "" {
+		b.layers.remember(res.Layers)
+	}
+}
+
 // run runs the roles to their end.
 func (b *build) run(ctx context.Context) (request.Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -101,7 +111,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 		})
 	}
 	play(part{role: request.RoleFetch}, func(res request.Result) error {
-		b.layers.remember(res.Layers)
+		b.remember(res)
 		fetched.pass(request.Go{Fetched: res.Fetched, Layers: res.Layers, Steps: res.Steps})
 		return nil
 	})
@@ -124,6 +134,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 		}
 		play(part{role: request.RoleBuild, begin: begin}, func(res request.Result) error {
 			pushing, err := b.attest(res)
+			pushing.Exported = res.Exported
 			if err == nil {
 				image.pass(pushing)
 			}
@@ -134,10 +145,14 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	return b.result()
 }
 
-// pushes tells whether there is a push to do.
+// pushes tells whether there is a push to do: of the image, or of results of steps.
 func (b *build) pushes() bool {
-	return !b.c.Request.NoPush && len(b.c.Request.Destinations) > 0
+	r := b.c.Request
+	return !r.NoPush && len(r.Destinations) > 0 || slices.ContainsFunc(r.CacheTo, inRegistry)
 }
+
+// inRegistry says that results of steps are pushed to a place.
+func inRegistry(to request.CacheTarget) bool { return to.Layout == "" && !to.None() }
 
 // note keeps how a role ended, for those that go on with what it did.
 func (b *build) note(role request.Role, res request.Result) {
@@ -263,10 +278,10 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 	c.Sink = to
 	in := &intake{role: p.role, store: b.store, open: map[uint32]incoming{}}
 	if p.role != request.RolePush {
-		in.layers = b.layers
+		in.layers, in.contents = b.layers, b.contents
 	}
 	if p.role == request.RoleBuild {
-		in.out, in.caches = b.out, b.caches
+		in.out, in.kept, in.caches = b.out, b.kept, b.caches
 	}
 	defer in.discard()
 	p.stands = b.stands
@@ -281,6 +296,9 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 func (c Config) playing(role request.Role) Config {
 	r := c.Request
 	r.Role = role
+	if role != request.RoleFetch {
+		c.CacheFrom = nil
+	}
 	switch role {
 	case request.RoleFetch:
 		r.Caches, r.CacheSize = "", 0
@@ -289,7 +307,12 @@ func (c Config) playing(role request.Role) Config {
 		r.Store = guestStore
 		r.Registry = request.Registry{}
 		r.DockerfileURL = ""
-		r.Layers = nil
+		r.Layers, r.CacheFrom = nil, nil
+		r.CacheTo = slices.Clone(r.CacheTo)
+		for i := range r.CacheTo { // what goes there, not where that is
+			at := &r.CacheTo[i].CachePlace
+			*at = request.CachePlace{Layout: at.Layout, Called: at.Called}
+		}
 		r.Source.URL, r.Source.Git = "", nil
 		r.Contexts = slices.Clone(r.Contexts)
 		for i := range r.Contexts {
@@ -298,7 +321,10 @@ func (c Config) playing(role request.Role) Config {
 	case request.RolePush:
 		r = request.Build{
 			Version: r.Version, Role: role, Store: guestStore, Destinations: r.Destinations, Registry: r.Registry,
-			SkipImmutable: r.SkipImmutable, SkipPushCheck: r.SkipPushCheck, Limits: r.Limits,
+			SkipImmutable: r.SkipImmutable, SkipPushCheck: r.SkipPushCheck, Limits: r.Limits, CacheTo: r.CacheTo, NoPush: r.NoPush,
+		}
+		if r.NoPush {
+			r.Destinations = nil
 		}
 		c.Context, c.Archive, c.Stdin, c.Contexts = "", "", nil, nil
 		c.Dockerfile, c.DockerfileData, c.Ignore = "", nil, ""

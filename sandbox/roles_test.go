@@ -90,6 +90,8 @@ func TestPlaying(t *testing.T) {
 		DockerfileURL: "https://user:password@x.example/D",
 		Contexts:      []request.NamedContext{{Name: "n", Source: request.Source{URL: "https://user:password@x.example/"}}},
 		Registry:      request.Registry{Insecure: true}, Destinations: []string{"x.example/app"}, Secrets: []string{"s"},
+		CacheFrom: []request.CachePlace{{Repository: "x.example/cache"}},
+		CacheTo:   []request.CacheTarget{{CachePlace: request.CachePlace{Repository: "x.example/cache"}, Others: true}, {CachePlace: request.CachePlace{Layout: "/l", Called: "l"}}},
 	}}
 	build, push := c.playing(request.RoleBuild), c.playing(request.RolePush)
 	for name, c := range map[string]Config{"build": build, "push": push} {
@@ -103,7 +105,17 @@ func TestPlaying(t *testing.T) {
 	if push.Context != "" || push.Caches.Dir != "" || push.Request.Args != nil || push.Request.Secrets != nil || len(push.Request.Destinations) != 1 {
 		t.Errorf("push: %+v", push)
 	}
-	if c.Request.Contexts[0].Source.URL == "" {
+	if r := build.Request; len(r.CacheFrom) > 0 || r.CacheTo[0].Repository != "" || !r.CacheTo[0].Others || r.CacheTo[1].Layout == "" {
+		t.Errorf("build is told where results are: %+v, %+v", r.CacheFrom, r.CacheTo)
+	}
+	if r := push.Request; r.CacheTo[0].Repository == "" || len(r.CacheFrom) > 0 {
+		t.Errorf("push: %+v, %+v", r.CacheFrom, r.CacheTo)
+	}
+	c.Request.NoPush = true
+	if r := c.playing(request.RolePush).Request; len(r.Destinations) > 0 || len(r.CacheTo) != 2 {
+		t.Errorf("push, where the image is not pushed: %+v", r)
+	}
+	if c.Request.Contexts[0].Source.URL == "" || c.Request.CacheTo[0].Repository == "" {
 		t.Error("the caller's own request was changed")
 	}
 }

@@ -24,7 +24,16 @@ const firstOwnFD = 3
 // sandbox cannot be had, an *EndError if it broke, a *SpaceError if the disk is
 // full, ctx's cause if ctx ended, else about a file of the host.
 // When Run returns, nothing of the sandboxes is left: no process, mount or file.
-func Run(ctx context.Context, c Config) (res request.Result, err error) {
+func Run(ctx context.Context, c Config) (request.Result, error) {
+	res, err := runOnce(ctx, c)
+	if errors.Is(err, errLost) && c.Stdin == nil { // which cannot be read again
+		warn(c.Sink, err.Error()+": the build begins again")
+		return runOnce(ctx, c)
+	}
+	return res, err
+}
+
+func runOnce(ctx context.Context, c Config) (res request.Result, err error) {
 	m, err := currentMode()
 	if err != nil {
 		return res, err
@@ -91,10 +100,18 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 		return res, err
 	}
 	defer b.layers.close()
+	if b.contents, err = openContents(*c); err != nil {
+		return res, err
+	}
+	defer b.contents.close()
 	if b.out, err = openOutputs(c.Outputs, b.home.dir, b.store); err != nil {
 		return res, err
 	}
 	defer b.out.discard()
+	if err := b.openResults(); err != nil {
+		return res, err
+	}
+	defer b.discardResults()
 	if err := ctx.Err(); err != nil {
 		return res, context.Cause(ctx)
 	}
@@ -108,8 +125,12 @@ func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 		b.layers.drop() // whoever broke the rules is not believed
 	}
 	b.phases.enter("keep")
+	b.layers.keepSteps() // before outputs, which are not to share files with the cache
 	b.caches.trim()
 	if err != nil || res.Failure != nil || c.Request.Call != "" {
+		return res, err
+	}
+	if err := b.commitResults(); err != nil {
 		return res, err
 	}
 	return res, b.out.commit()
@@ -184,6 +205,9 @@ func resolvePlaces(c *Config) error {
 	}
 	if info, err := os.Stat(c.Executor); err != nil || !info.Mode().IsRegular() {
 		return notIn("executor", fmt.Errorf("%s is not a regular file", c.Executor))
+	}
+	if err := resolveResults(c); err != nil {
+		return err
 	}
 	return resolveContexts(c)
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -12,10 +13,19 @@ import (
 // seccomp writes a policy table in the spec's form. Rules that fail with an
 // error of their own are left out: gVisor's reader of the spec knows EPERM
 // alone, which is the default (rule R4).
+//
+// What is always allowed is one entry, and the first: gVisor makes a search tree
+// of each entry, asks one after the other, and does so for every system call there
+// is whenever a process is made.
 func seccomp(t policy.Table) (*specs.LinuxSeccomp, error) {
+	always := specs.LinuxSyscall{Action: specs.ActAllow}
 	out := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
 	for _, r := range t.Rules {
 		if r.Errno != 0 || r.Nothing {
+			continue
+		}
+		if len(r.Args) == 0 {
+			always.Names = append(always.Names, r.Names...)
 			continue
 		}
 		args, err := seccompArgs(r.Args)
@@ -23,6 +33,10 @@ func seccomp(t policy.Table) (*specs.LinuxSeccomp, error) {
 			return nil, fmt.Errorf("seccomp rule for %v: %w", r.Names, err)
 		}
 		out.Syscalls = append(out.Syscalls, specs.LinuxSyscall{Names: r.Names, Action: specs.ActAllow, Args: args})
+	}
+	slices.Sort(always.Names)
+	if len(always.Names) > 0 {
+		out.Syscalls = slices.Insert(out.Syscalls, 0, always)
 	}
 	return out, nil
 }

@@ -2,9 +2,11 @@ package sandbox
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -24,17 +26,23 @@ const (
 
 // find returns what the layer cache has under a key. What it names stays there, and
 // the blob is in the store: the answer holds for the whole run, also for the other
-// roles.
+// roles. Whoever asks meanwhile does not wait for an image to be checked.
 func (l *layers) find(key string) request.CachedStep {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if known, ok := l.found[key]; ok {
+	known, ok := l.found[key]
+	l.mu.Unlock()
+	if ok {
 		return known
 	}
 	c, err := l.look(key)
 	if err != nil {
 		c = request.CachedStep{}
 		warn(l.sink, "layer cache: "+err.Error())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known, ok := l.found[key]; ok {
+		return known
 	}
 	l.found[key] = c
 	return c
@@ -54,41 +62,50 @@ func (l *layers) look(key string) (c request.CachedStep, err error) {
 	if !c.Found() {
 		return c, nil
 	}
-	if c.Image && l.hold(c.LayerKey()) != nil {
-		c.Image = false
+	if c.Image {
+		_, err := l.hold(c.LayerKey())
+		c.Image = err == nil
 	}
 	if c.Digest != "" {
-		key := layerdir.BlobKey(c.Digest)
-		err := l.hold(key)
+		i, err := l.hold(layerdir.BlobKey(c.Digest))
 		if err == nil {
-			err = l.in.adopt(c.Digest, l.held[key])
+			err = l.in.adopt(c.Digest, i)
 		}
 		if err != nil {
 			c.Digest = ""
 		}
 	}
-	if !c.Image && c.Digest == "" {
+	if c.Digest == "" && (c.Pulled || !c.Image) { // what was pulled is called by its blob
 		l.dir.DropStep(key)
 		return request.CachedStep{}, nil
 	}
 	return c, nil
 }
 
-// hold holds an image or a blob until the run has ended.
-func (l *layers) hold(key string) error {
-	if l.held[key] != nil {
-		return nil
+// hold holds an image or a blob that is fit for use until the run has ended.
+func (l *layers) hold(key string) (*layerdir.Image, error) {
+	l.mu.Lock()
+	i := l.held[key]
+	l.mu.Unlock()
+	if i != nil {
+		return i, nil
 	}
 	i, err := l.dir.Open(key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := i.Use(); err != nil {
 		i.Close()
-		return err
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if there := l.held[key]; there != nil { // somebody has asked for the same
+		i.Close()
+		return there, nil
 	}
 	l.held[key] = i
-	return nil
+	return i, nil
 }
 
 // parseStep takes what the cache, or a sandbox, says of a step.
@@ -177,19 +194,26 @@ func (l *layers) drop() {
 	l.todo = nil
 }
 
-// keepSteps writes what build has said of its steps into the cache.
-func (l *layers) keepSteps() error {
-	var errs []error
+// keepSteps writes what build has said of its steps into the cache. What cannot be
+// kept costs time in a later build and not this one.
+func (l *layers) keepSteps() {
 	for _, s := range l.todo {
-		errs = append(errs, l.keepStep(s))
+		if err := l.keepStep(s); err != nil {
+			warn(l.sink, err.Error())
+		}
 	}
 	l.todo = nil
-	return errors.Join(errs...)
 }
 
 func (l *layers) keepStep(s notedStep) error {
 	if s.is.Digest != "" {
-		if err := l.dir.Adopt(s.is.Digest, l.in.path(s.is.Digest), copyFile); err != nil {
+		copyBlob := func(from string, to *os.File) error {
+			if err := l.disk.fits(s.is.Size); err != nil {
+				return err
+			}
+			return copyInto(from, to)
+		}
+		if err := l.dir.Adopt(s.is.Digest, l.in.path(s.is.Digest), copyBlob); err != nil {
 			return err
 		}
 	}
@@ -206,6 +230,11 @@ func (s *store) adopt(digest string, i *layerdir.Image) error {
 		return fmt.Errorf("%w: digest %.80q", errOutput, digest)
 	}
 	hex := strings.TrimPrefix(digest, "sha256:")
+	tmp := filepath.Join(s.dir, "new", rand.Text())
+	if err := linkFile(i.Path, tmp, s.disk, i.Size()); err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.blobs[hex]; ok {
@@ -214,8 +243,8 @@ func (s *store) adopt(digest string, i *layerdir.Image) error {
 	if len(s.blobs) >= maxBlobs {
 		return fmt.Errorf("%w: more than %d blobs", errOutput, maxBlobs)
 	}
-	if err := linkFile(i.Path, s.path(digest), s.disk, i.Size()); err != nil {
-		return err
+	if err := os.Rename(tmp, s.path(digest)); err != nil {
+		return fmt.Errorf("store: %w", err)
 	}
 	s.blobs[hex] = i.Size()
 	return nil

@@ -111,6 +111,7 @@ func TestSteps(t *testing.T) {
 	if c := l.find(stepKey); c != (request.CachedStep{}) {
 		t.Errorf("found before the run has ended: %+v", c)
 	}
+	l.keepSteps()
 	l.close()
 	next := cachingLayers(t, cache)
 	if c := next.find(stepKey); c != want {
@@ -126,6 +127,8 @@ func TestSteps(t *testing.T) {
 	if r, err := PruneCaches(cache, time.Now().Add(time.Hour)); err != nil || r.Layers != 0 {
 		t.Errorf("pruned %+v, %v", r, err)
 	}
+	next.todo = append(next.todo, notedStep{stepKey, want}) // the note is held by nobody
+	next.keepSteps()
 	next.close()
 	// Without its blob it is an image for other stages, and without that nothing.
 	for _, gone := range []struct {
@@ -152,7 +155,7 @@ func TestSteps(t *testing.T) {
 func left(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
+		if err == nil && !e.IsDir() && e.Name() != "lock" {
 			list = append(list, path)
 		}
 		return err
@@ -161,4 +164,52 @@ func left(t *testing.T, dir string) (list []string) {
 		t.Fatal(err)
 	}
 	return list
+}
+
+// TestTwice: a layer that is there already costs no room.
+func TestTwice(t *testing.T) {
+	l := cachingLayers(t, t.TempDir())
+	defer l.close()
+	l.disk = &disk{dir: t.TempDir()}
+	in := &intake{role: request.RoleBuild, store: l.in, layers: l, open: map[uint32]incoming{}}
+	for range 2 {
+		if err := say(in, request.Output{Kind: request.OutputLayer}, make([]byte, 8192), "sha256:"+strings.Repeat("d", 64)); err != nil {
+			t.Fatal(err)
+		}
+		if l.disk.kept != 8192 {
+			t.Errorf("%d bytes are taken", l.disk.kept)
+		}
+	}
+}
+
+// TestLost: a damaged image of a base is not offered to fetch if it is likely to be
+// needed, and else ends the run with what makes it begin again.
+func TestLost(t *testing.T) {
+	cache := t.TempDir()
+	key := request.LayerKey("sha256:"+strings.Repeat("a", 64), "sha256:"+strings.Repeat("b", 64))
+	l := cachingLayers(t, cache)
+	damage := func() {
+		in := &intake{role: request.RoleFetch, store: l.in, layers: l, open: map[uint32]incoming{}}
+		if err := say(in, request.Output{Kind: request.OutputLayer, Name: key}, make([]byte, 8192), ""); err != nil {
+			t.Fatal(err)
+		}
+		l.close()
+		file := filepath.Join(cache, "layers", key+".erofs")
+		bad := make([]byte, 8192)
+		bad[0] = 1
+		if err := errors.Join(os.WriteFile(file+".bad", bad, 0o400), os.Rename(file+".bad", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage()
+	l = cachingLayers(t, cache)
+	if _, err := l.use([]string{key}); !errors.Is(err, errLost) {
+		t.Errorf("a damaged image is used: %v", err)
+	}
+	l.remember([]string{key})
+	damage()
+	if l = cachingLayers(t, cache); l.held[key] != nil || len(l.guess()) != 0 {
+		t.Error("a damaged image is offered")
+	}
+	l.close()
 }

@@ -140,11 +140,20 @@ func (s *store) diskOf(dir string) *disk {
 	return &disk{dir: dir, output: true}
 }
 
-// link gives a stored blob a second name, of which it is a copy where the two
-// lie on different file systems.
-func (s *store) link(digest, to string) error {
+// output gives a stored blob a name outside of the store, whose owner may write to
+// it: it is a copy where the file has other names than the store's, which are those
+// of the layer cache, and where the two lie on different file systems.
+func (s *store) output(digest, to string) error {
 	size, _ := s.size(digest)
-	return linkFile(s.path(digest), to, s.diskOf(filepath.Dir(to)), size)
+	d := s.diskOf(filepath.Dir(to))
+	var st unix.Stat_t
+	if err := unix.Lstat(s.path(digest), &st); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if st.Nlink > 1 {
+		return copyFile(s.path(digest), to, d, size)
+	}
+	return linkFile(s.path(digest), to, d, size)
 }
 
 // linkFile gives a file a second name, or copies it, which takes room from d.
@@ -153,10 +162,7 @@ func linkFile(from, to string, d *disk, size int64) error {
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
 	}
-	if err := d.fits(size); err != nil {
-		return err
-	}
-	return copyFile(from, to)
+	return copyFile(from, to, d, size)
 }
 
 // stored is something on its way into the store.
@@ -255,16 +261,25 @@ func (in *stored) discard() {
 	in.taken = 0
 }
 
-func copyFile(from, to string) error {
+func copyFile(from, to string, d *disk, size int64) error {
+	if err := d.fits(size); err != nil {
+		return err
+	}
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(copyInto(from, w), w.Close())
+}
+
+// copyInto copies a file into an open one; where the file system can, they share
+// what they have until one of them changes.
+func copyInto(from string, w *os.File) error {
 	r, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
 	_, err = w.ReadFrom(r)
-	return errors.Join(err, w.Close())
+	return err
 }

@@ -55,6 +55,19 @@ func openWorkdir(ctx context.Context, base string, warn func(string)) (*workdir,
 	if err := sweep(ctx, base); err != nil {
 		warn("left over from an earlier run: " + err.Error())
 	}
+	for {
+		w, err := makeWorkdir(base)
+		// Another start's sweep may come between the lock's file and the lock.
+		if !errors.Is(err, errLocked) && !errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+			return w, err
+		}
+		if _, err := os.Stat(base); err != nil {
+			return nil, fmt.Errorf("make work directory: %w", err)
+		}
+	}
+}
+
+func makeWorkdir(base string) (*workdir, error) {
 	tmp, err := os.MkdirTemp(base, dirPrefix+"*"+newSuffix)
 	if err != nil {
 		return nil, fmt.Errorf("make work directory: %w", err)
@@ -125,10 +138,28 @@ func clear(ctx context.Context, h home) error {
 		return err
 	}
 	removeStaged(filepath.Join(h.dir, stagingName))
-	if err := os.RemoveAll(h.dir); err != nil {
+	if err := removeTree(h.dir); err != nil {
 		return fmt.Errorf("remove work directory: %w", err)
 	}
 	return nil
+}
+
+// removeTree removes a run's directory, the lock's file last: whoever dies meanwhile
+// leaves one that the next sweep knows to be dead.
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Name() != lockName {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
 }
 
 // dirForm is the name that openWorkdir gives. A person's own directory may begin
@@ -163,7 +194,11 @@ func sweepOne(ctx context.Context, dir string, info fs.FileInfo) error {
 	lock, err := takeLock(filepath.Join(dir, lockName), 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		// Being made, or its launcher died while it made or removed it.
+		// Being made, or its launcher died while it made or removed it. An empty one is
+		// no loss: who is making it makes another.
+		if os.Remove(dir) == nil {
+			return nil
+		}
 		if time.Since(info.ModTime()) < staleNew || !onlyOurs(dir) {
 			return nil
 		}

@@ -2,11 +2,16 @@ package sandbox
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func openHere(t *testing.T, base string) *workdir {
@@ -61,6 +66,13 @@ func TestSweep(t *testing.T) {
 	old(filepath.Join(base, dirPrefix+"7"))
 	goes := []string{
 		mk(dirPrefix+"1", 0o700, true), old(mk(dirPrefix+"2"+newSuffix, 0o700, false)), old(mk(dirPrefix+"8", 0o700, false)),
+	}
+	for _, name := range []string{dirPrefix + "9", dirPrefix + "10" + newSuffix} { // its launcher died a moment ago
+		dir := filepath.Join(base, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		goes = append(goes, dir)
 	}
 	if os.Geteuid() == 0 {
 		foreign := mk(dirPrefix+"4", 0o700, true)
@@ -124,8 +136,68 @@ func TestParallelRuns(t *testing.T) {
 	}
 }
 
+// TestLockGoesLast: a launcher that dies while it removes its directory leaves one
+// that has its lock still, or nothing else in it.
+func TestLockGoesLast(t *testing.T) {
+	w := openHere(t, t.TempDir())
+	for i := range 20 {
+		if err := os.WriteFile(filepath.Join(w.dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, w.dir, unix.IN_DELETE); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 16<<10)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gone []string
+	for rest := b[:n]; len(rest) > 0; {
+		size := int(binary.NativeEndian.Uint32(rest[12:]))
+		if name := unix.ByteSliceToString(rest[unix.SizeofInotifyEvent:][:size]); name != "" {
+			gone = append(gone, name)
+		}
+		rest = rest[unix.SizeofInotifyEvent+size:]
+	}
+	if len(gone) != 21 || gone[20] != lockName {
+		t.Errorf("removed in this order: %q", gone)
+	}
+}
+
 func TestUnescapeMount(t *testing.T) {
 	if got := unescapeMount(`/a\040b\134c\012`); got != "/a b\\c\n" {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestStartsAtOnce: those who sweep do not take what another start has not locked yet
+// from under it.
+func TestStartsAtOnce(t *testing.T) {
+	base := t.TempDir()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				w, err := openWorkdir(t.Context(), base, func(string) {})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := w.remove(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }

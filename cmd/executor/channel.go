@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -194,6 +195,17 @@ func (c *channel) Find(ctx context.Context, key string) (found request.CachedSte
 		return found, err
 	}
 	return found, json.Unmarshal(a.Data, &found)
+}
+
+// Contents is executor.Tools.Contents. Names are bytes, and a frame has text: what
+// would arrive as something else is not asked for.
+func (c *channel) Contents(ctx context.Context, root request.GuestPath, of request.Contents) ([]byte, error) {
+	b, err := json.Marshal(of)
+	if err != nil || bytes.Contains(b, []byte(`\ufffd`)) || len(b) > request.MaxContents {
+		return nil, err
+	}
+	a, err := c.ask(ctx, request.Ask{Scope: request.Digest, Name: string(root), Data: b})
+	return a.Data, err
 }
 
 // Agent is executor.Tools.Agent.

@@ -175,7 +175,7 @@ func TestChannelStreams(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if err := c.Keep("sha256:x"); err != nil {
+		if err := c.Keep(request.Output{Digest: "sha256:x"}); err != nil {
 			t.Error(err)
 		}
 	}()

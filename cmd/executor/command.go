@@ -126,11 +126,7 @@ func command(args []string) int {
 	opt.Mask = mask.New()
 	opt.Mask.AddURLs(args...)
 	display := progress.New(os.Stderr, opt)
-	notes := f.build.Warnings()
-	if f.build.CacheGiven() {
-		notes = append(notes, "--cache has no effect: in a pod there is no layer cache yet: every step runs")
-	}
-	for _, text := range notes {
+	for _, text := range f.build.Warnings() {
 		display.Emit(request.Event{Kind: request.EventWarning, Text: text})
 	}
 	result, err := traced(ctx, &req, out, f, shown{display, display, opt.Mask})
@@ -227,7 +223,7 @@ func buildHere(ctx context.Context, req *request.Build, out flags.Outputs, f *po
 	}
 	tools := executor.Tools{
 		Images: images, Secret: lent.Secret, Agent: lent.Agent, Sink: display.sink,
-		Outlet: &fileOutlet{layout: out.Layout, tar: out.Tar, caches: caches},
+		Outlet: &fileOutlet{layout: out.Layout, results: req.CacheTo, tar: out.Tar, caches: caches},
 		Nodes:  nodes.make, Posture: posture, Walls: podWalls(f.force),
 	}
 	if err := addSources(req, buildcontext.HTTPConfig{UserAgent: agent, Proxy: http.ProxyFromEnvironment}, &tools); err != nil {

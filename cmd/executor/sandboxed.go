@@ -99,7 +99,7 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 	}
 	tools := executor.Tools{Secret: ch.Secret, Agent: ch.Agent, Sink: ch, Outlet: ch, Walls: launcherWalls}
 	if req.StepCache {
-		tools.Steps = ch
+		tools.Steps, tools.Contents = ch, ch.Contents
 	}
 	if req.Role != request.RoleBuild {
 		tools.Images, err = registries(&req, ch, roots)

@@ -26,8 +26,9 @@ func (c *channel) Open(what request.Output) (request.Stream, error) {
 }
 
 // Keep implements request.Outlet.
-func (c *channel) Keep(digest string) error {
-	return c.w.WriteJSON(request.FrameOutput, request.Output{Kind: request.OutputKeep, Digest: digest})
+func (c *channel) Keep(what request.Output) error {
+	what.Kind = request.OutputKeep
+	return c.w.WriteJSON(request.FrameOutput, what)
 }
 
 // outputStream is one open output.

@@ -25,14 +25,14 @@ const (
 
 func (b *Build) registerCaches() {
 	fs, c := b.set, &b.caches
-	fs.StringVar(&c.dir, "cache-dir", "", "keep base layers and cache mounts of RUN in this `directory`; empty: nowhere (default: kbuild-sandbox in $XDG_CACHE_HOME or ~/.cache; in a pod: nowhere)")
+	fs.StringVar(&c.dir, "cache-dir", "", "keep base layers, results of steps and cache mounts of RUN in this `directory`; empty: nowhere (default: kbuild-sandbox in $XDG_CACHE_HOME or ~/.cache; in a pod: nowhere)")
 	fs.StringVar(&c.size, "cache-size", cacheSize, "`size` of all cache mounts together; the least recently used go first")
-	fs.StringVar(&c.layers, "cache-max-size", layersSize, "`size` of all base layers that are kept in the cache directory; the least recently used go first")
-	fs.BoolVar(&c.steps, "cache", false, "use and keep in the cache directory what steps have made")
+	fs.StringVar(&c.layers, "cache-max-size", layersSize, "`size` of all layers that are kept in the cache directory; the least recently used go first")
+	fs.BoolVar(&c.steps, "cache", false, "use what steps have made in earlier builds, and keep it, in the cache directory and in --cache-repo")
 	group(fs, groupRun, "cache", "cache-dir", "cache-size", "cache-max-size")
 }
 
-// cacheOptions takes --cache-dir and --cache-size.
+// cacheOptions takes --cache, --cache-dir and --cache-size.
 func (b *Build) cacheOptions(r *request.Build, from From) error {
 	size, err := parseSize(b.caches.size)
 	if err != nil {
@@ -90,6 +90,3 @@ func StandardCacheDir(env func(name string) (string, bool)) string {
 	}
 	return ""
 }
-
-// CacheGiven says whether the command line asks for the layer cache.
-func (b *Build) CacheGiven() bool { return b.set.Changed("cache") && b.caches.steps }

@@ -138,11 +138,11 @@ func (b *Build) pushing(noPush bool) error {
 	return nil
 }
 
-// boolean reads the value of an attribute of --output.
-func boolean(key, value string) (bool, error) {
+// boolean reads the value of an attribute of a flag.
+func boolean(flag, key, value string) (bool, error) {
 	v, err := strconv.ParseBool(value)
 	if err != nil {
-		return false, usagef("", "--output: %s=%s: want true or false", key, value)
+		return false, usagef("", "--%s: %s=%s: want true or false", flag, key, value)
 	}
 	return v, nil
 }

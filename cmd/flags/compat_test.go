@@ -24,7 +24,7 @@ func build(t *testing.T, line string) (*Build, request.Build, Outputs) {
 	if err := fs.Parse(strings.Fields(line)); err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}
-	r, out, err := b.Request(From{Args: fs.Args(), Dir: dir, Context: ".", Env: func(string) (string, bool) { return "", false }})
+	r, out, err := b.Request(From{Args: fs.Args(), Dir: dir, Context: ".", KeepsSteps: true, Env: func(string) (string, bool) { return "", false }})
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}

@@ -28,7 +28,11 @@ func (b *Build) exports() error {
 
 // export carries out one --output; push says that it is a push.
 func (b *Build) export(given string) (push bool, err error) {
-	attrs, err := attributes(given)
+	if given != "" && !strings.ContainsAny(given, "=,") {
+		// docker's short form: the files of the image in a directory, or a tar of them.
+		given = "type=local"
+	}
+	attrs, err := attributes("output", given, "for example type=oci,dest=image,tar=false")
 	if err != nil {
 		return false, err
 	}
@@ -41,22 +45,18 @@ func (b *Build) export(given string) (push bool, err error) {
 	return o.finish(given)
 }
 
-// attributes reads key=value,key=value; a value with a comma is quoted as in CSV.
-func attributes(given string) ([][2]string, error) {
-	const hint = "for example type=oci,dest=image,tar=false"
+// attributes reads key=value,key=value of a flag; a value with a comma is quoted as in
+// CSV.
+func attributes(flag, given, hint string) ([][2]string, error) {
 	fields, err := csv.NewReader(strings.NewReader(given)).Read()
 	if err != nil {
-		return nil, usagef(hint, "--output: %q: want type=TYPE[,KEY=VALUE...]", given)
-	}
-	if len(fields) == 1 && !strings.Contains(fields[0], "=") {
-		// docker's short form: the files of the image in a directory, or a tar of them.
-		return [][2]string{{"type", "local"}}, nil
+		return nil, usagef(hint, "--%s: %q: want type=TYPE[,KEY=VALUE...]", flag, given)
 	}
 	var list [][2]string
 	for _, f := range fields {
 		key, value, ok := strings.Cut(f, "=")
 		if key = strings.TrimSpace(strings.ToLower(key)); !ok || key == "" {
-			return nil, usagef(hint, "--output: %q: want KEY=VALUE", f)
+			return nil, usagef(hint, "--%s: %q: want KEY=VALUE", flag, f)
 		}
 		list = append(list, [2]string{key, value})
 	}
@@ -82,9 +82,9 @@ func (o *output) attribute(key, value string) error {
 	case "dest":
 		o.dest = value
 	case "tar":
-		o.tar, err = boolean(key, value)
+		o.tar, err = boolean("output", key, value)
 	case "push":
-		o.push, err = boolean(key, value)
+		o.push, err = boolean("output", key, value)
 	case "name":
 		b.addNames(value)
 	case "compression":
@@ -98,15 +98,15 @@ func (o *output) attribute(key, value string) error {
 			return usagef("", "--output: compression-level=%s: want a number", value)
 		}
 	case "oci-mediatypes":
-		oci, err := boolean(key, value)
+		oci, err := boolean("output", key, value)
 		if err != nil {
 			return err
 		}
 		return agree(b, "image-format", &b.result.format, map[bool]string{true: "oci", false: "docker"}[oci])
 	case "rewrite-timestamp":
-		b.images.rewriteTimestamp, err = boolean(key, value)
+		b.images.rewriteTimestamp, err = boolean("output", key, value)
 	case "registry.insecure":
-		b.remote.insecure, err = boolean(key, value)
+		b.remote.insecure, err = boolean("output", key, value)
 	default:
 		return o.further(key, value)
 	}
@@ -131,7 +131,7 @@ func (o *output) further(key, value string) error {
 	if !known {
 		return usagef("", "--output: %s: unknown attribute", key)
 	}
-	v, err := boolean(key, value)
+	v, err := boolean("output", key, value)
 	if err == nil && v != anyway {
 		err = usagef("", "--output: %s=%s: not supported", key, value)
 	}

@@ -19,6 +19,7 @@ type Build struct {
 	images  images
 	call    call
 	caches  caches
+	places  places
 	limits  limits
 	compat  compat
 	attest  *Attest // nil: nobody stands outside to attest
@@ -94,6 +95,7 @@ func Register(fs *pflag.FlagSet) *Build {
 	b.registerImages()
 	b.registerCall()
 	b.registerCaches()
+	b.registerPlaces()
 	b.registerLimits()
 	b.registerCompat()
 	for _, r := range refusedFlags() {
@@ -143,8 +145,16 @@ func (b *Build) registerResult() {
 }
 
 func (b *Build) registerRemote() {
+	b.registerPull()
 	fs, r := b.set, &b.remote
 	fs.BoolVar(&r.insecure, "insecure", false, "push over plain HTTP")
+	fs.IntVar(&r.pushRetry, "push-retry", 0, "further `tries` of a push that fails")
+	group(fs, groupRemote, "insecure", "push-retry")
+}
+
+// registerPull adds what is said of registries that are pulled from.
+func (b *Build) registerPull() {
+	fs, r := b.set, &b.remote
 	fs.BoolVar(&r.insecurePull, "insecure-pull", false, "pull over plain HTTP")
 	fs.Var(listValue{&r.insecureHosts}, "insecure-registry", "plain HTTP for this registry `host`[:port]; may be repeated")
 	fs.BoolVar(&r.skipTLS, "skip-tls-verify", false, "do not verify certificates of registries")
@@ -154,11 +164,10 @@ func (b *Build) registerRemote() {
 	fs.Var(listValue{&r.maps}, "registry-map", "pull images of one registry from another first: `host=host`[/prefix][;...], may be repeated (also: KANIKO_REGISTRY_MAP)")
 	fs.BoolVar(&r.skipTLSPull, "skip-tls-verify-pull", false, "do not verify certificates of registries that are pulled from")
 	fs.BoolVar(&r.skipFallback, "skip-default-registry-fallback", false, "where --registry-map or --registry-mirror names mirrors, never ask the registry itself")
-	fs.IntVar(&r.pushRetry, "push-retry", 0, "further `tries` of a push that fails")
 	fs.IntVar(&r.pullRetry, "image-download-retry", 0, "further `tries` of a pull that fails")
 	fs.IntVar(&r.extractRetry, "image-fs-extract-retry", 0, "the same as --image-download-retry `tries`; the larger counts")
-	group(fs, groupRemote, "insecure", "insecure-pull", "insecure-registry", "skip-tls-verify", "skip-tls-verify-registry",
-		"registry-certificate", "registry-mirror", "registry-map", "push-retry", "image-download-retry",
+	group(fs, groupRemote, "insecure-pull", "insecure-registry", "skip-tls-verify", "skip-tls-verify-registry",
+		"registry-certificate", "registry-mirror", "registry-map", "image-download-retry",
 		"skip-tls-verify-pull", "skip-default-registry-fallback", "image-fs-extract-retry")
 }
 

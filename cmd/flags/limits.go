@@ -16,6 +16,7 @@ type limits struct {
 	timeout, step time.Duration
 	pids          int64
 	log           int64
+	jobs          int64
 }
 
 func (b *Build) registerLimits() {
@@ -24,12 +25,13 @@ func (b *Build) registerLimits() {
 	fs.Var(durationValue{&l.step}, "step-timeout", "end a RUN, COPY or ADD after this `time`, which fails the build; status 124")
 	fs.Var(countValue{&l.pids}, "pids-limit", "processes and threads that all RUN steps may have at once, a `number` (default "+strconv.Itoa(request.DefaultPIDs)+"); where it is given, a launcher needs a control group")
 	fs.Var(sizeValue{&l.log}, "log-limit", "show this much of the output of each step, a `size` (default 16m)")
-	group(fs, groupLimits, "timeout", "step-timeout", "pids-limit", "log-limit")
+	fs.Var(countValue{&l.jobs}, "jobs", "run up to this `number` of steps of independent stages at once (default: one for each CPU)")
+	group(fs, groupLimits, "timeout", "step-timeout", "pids-limit", "log-limit", "jobs")
 }
 
 // limitOptions puts them into the request.
 func (b *Build) limitOptions(r *request.Build, _ From) error {
-	r.Limits = request.Limits{Timeout: b.limits.timeout, StepTimeout: b.limits.step, PIDs: b.limits.pids, Log: b.limits.log}
+	r.Limits = request.Limits{Timeout: b.limits.timeout, StepTimeout: b.limits.step, PIDs: b.limits.pids, Log: b.limits.log, Jobs: int(b.limits.jobs)}
 	return nil
 }
 

@@ -33,7 +33,7 @@ func TestLimits(t *testing.T) {
 	}{
 		{line: ""},
 		{line: "--timeout 1h30m --step-timeout=90s", limits: request.Limits{Timeout: 90 * time.Minute, StepTimeout: 90 * time.Second}},
-		{line: "--pids-limit 100 --log-limit 2m", limits: request.Limits{PIDs: 100, Log: 2 << 20}},
+		{line: "--pids-limit 100 --log-limit 2m --jobs 3", limits: request.Limits{PIDs: 100, Log: 2 << 20, Jobs: 3}},
 		{line: "-m 512m", machine: Machine{Memory: 512 << 20}},
 		{line: "--memory 2g --memory-swap 3g", machine: Machine{Memory: 2 << 30, MemorySwap: 3 << 30}},
 		{line: "--memory 2g --memory-swap -1", machine: Machine{Memory: 2 << 30, MemorySwap: -1}},

@@ -143,6 +143,12 @@ func Named(r request.Build, p request.Proxy) []policy.EgressRule {
 	for _, d := range r.Destinations { // with --no-push too: bases lie beside them
 		list.registry(r.Registry, registryOf(d))
 	}
+	for _, p := range r.CacheFrom {
+		list.place(r.Registry, p)
+	}
+	for _, to := range r.CacheTo {
+		list.place(r.Registry, to.CachePlace)
+	}
 	for _, h := range slices.Concat(r.Registry.InsecureHosts, r.Registry.SkipTLSHosts) {
 		list.registry(r.Registry, h)
 	}
@@ -207,6 +213,13 @@ func (l *reach) registry(r request.Registry, at string) {
 	}
 	if at == dockerHub {
 		l.add(dockerHubTokens, portHTTPS, false)
+	}
+}
+
+// place adds the registry of a place of results of steps, if it is in one.
+func (l *reach) place(r request.Registry, p request.CachePlace) {
+	if p.Layout == "" {
+		l.registry(r, registryOf(p.Name()))
 	}
 }
 

@@ -44,6 +44,10 @@ func TestNamed(t *testing.T) {
 			},
 		}, want: "git.example:443 web.example:8080 scp.example:22 ssh.example:22 daemon:9418 github.com:443 img.example:443 ::1/128:8080"},
 		{name: "proxies", p: request.Proxy{HTTP: "http://u:p@proxy.example:3128", HTTPS: "127.0.0.1:8888", No: "corp.example"}, want: "proxy.example:3128 127.0.0.1/32:8888"},
+		{name: "results of steps", r: request.Build{
+			CacheFrom: []request.CachePlace{{Repository: "a.example/x"}, {Reference: "b.example:5000/x:1"}, {Layout: "/l", Called: "l.example/x"}},
+			CacheTo:   []request.CacheTarget{{CachePlace: request.CachePlace{Reference: "c.example/x"}}},
+		}, want: "a.example:443 b.example:5000 c.example:443"},
 		{name: "no names", r: request.Build{Destinations: []string{"127.1:5000/x", "a b/x"}, Source: request.Source{URL: "http://%zz/"}}, want: "index.docker.io:443 auth.docker.io:443"},
 	} {
 		var got []string

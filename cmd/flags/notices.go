@@ -19,30 +19,25 @@ type needless struct {
 }
 
 const (
-	noRegistryCache = "results of steps are not kept in a registry yet, only in --cache-dir"
-	allLayers       = "the results of all steps are kept in --cache-dir"
-	ownFiles        = "a build never touches the files around it"
-	noScan          = "what a step changed is known, nothing is scanned"
-	ownLayers       = "the image gets a layer for each step that changes a file"
-	noDaemon        = "there is no daemon: this machine builds"
+	streamed   = "cached layers are those of the image, and none stands in memory"
+	needsCache = "nothing is cached without --cache"
+	ownFiles   = "a build never touches the files around it"
+	noScan     = "what a step changed is known, nothing is scanned"
+	ownLayers  = "the image gets a layer for each step that changes a file"
+	noDaemon   = "there is no daemon: this machine builds"
 )
 
 // needlessFlags are Kaniko's, then docker's.
 func needlessFlags() []needless {
 	return []needless{
-		{"cache-copy-layers", true, "true", allLayers},
-		{"cache-repo", false, "", noRegistryCache},
-		{"cache-run-layers", true, "true", allLayers},
-		{"cache-ttl", false, "", noRegistryCache},
 		{"cleanup", true, "false", ownFiles},
-		{"compressed-caching", true, "false", noRegistryCache},
+		{"compressed-caching", true, "true", streamed},
 		{"force", true, "false", "a build brings its own sandbox"},
 		{"force-build-metadata", true, "false", "instructions that change no file make no layer"},
 		{"ignore-path", false, "", "nothing is left out: what a step leaves there is in the image"},
 		{"ignore-var-run", true, "false", "/var/run is a directory like others: what a step leaves there is in the image"},
 		{"kaniko-dir", false, "", "the build's own files do not lie among those of a step; --work-dir says where they lie"},
 		{"materialize", true, "false", "files are made where a step needs them"},
-		{"no-push-cache", true, "false", noRegistryCache},
 		{"pre-cleanup", true, "false", ownFiles},
 		{"preserve-context", true, "false", ownFiles},
 		{"single-snapshot", true, "false", ownLayers},
@@ -53,8 +48,6 @@ func needlessFlags() []needless {
 		{"whitelist-var-run", true, "false", "/var/run is a directory like others: what a step leaves there is in the image"},
 
 		{"builder", false, "", noDaemon},
-		{"cache-from", false, "", noRegistryCache},
-		{"cache-to", false, "", noRegistryCache},
 		{"compress", true, "false", noDaemon},
 		{"force-rm", true, "true", "a step leaves nothing behind"},
 		{"layers", true, "true", ownLayers},

@@ -20,6 +20,8 @@ type From struct {
 	Context string
 	// CacheDir is where cache mounts are kept if nothing is said; empty: nowhere.
 	CacheDir string
+	// KeepsSteps: what steps have made can be kept in the cache directory.
+	KeepsSteps bool
 	// HostGateway is the address that host-gateway stands for in --add-host; zero:
 	// there is none.
 	HostGateway netip.Addr
@@ -60,7 +62,7 @@ func (b *Build) Request(from From) (request.Build, Outputs, error) {
 	// What is wrong as written comes before what is not there.
 	for _, step := range []func(*request.Build, From) error{
 		b.calls, b.push, b.arguments, b.target, b.platforms, b.runOptions, b.secretsAndAgents, b.imageOptions,
-		b.cacheOptions, b.limitOptions, b.compatibility, b.combinations, b.registries, b.paths, b.lentFiles, b.namedContexts,
+		b.cacheOptions, b.limitOptions, b.compatibility, b.combinations, b.registries, b.paths, b.lentFiles, b.namedContexts, b.cachePlaces,
 	} {
 		if err := step(&r, from); err != nil {
 			return request.Build{}, Outputs{}, err

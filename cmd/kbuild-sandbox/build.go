@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,7 +76,7 @@ func (a *app) buildCommand() *cobra.Command {
 		}
 		lend := func(sink request.Sink) (*secrets.Store, error) { return b.Lend(from, sink) }
 		caches := sandbox.Caches{Dir: string(req.Caches), Limit: req.CacheSize, LayerLimit: b.LayerLimit(), Optional: !b.CacheDirGiven()}
-		return a.build(c.Context(), job{req, out, b.Attestation(), net, within, caches, lend, h, show, traced, b.Warnings()})
+		return a.build(c.Context(), job{req, out, b.Attestation(), net, within, caches, lend, h, show, traced, b.Warnings(), nil})
 	}
 	return c
 }
@@ -100,6 +101,8 @@ type job struct {
 	trace  string // file, or empty
 	// notes are what the command line deserves to be told about.
 	notes []string
+	// dockerfile is its text, where it is no file of the user's.
+	dockerfile []byte
 }
 
 // build runs one build from the request to the files that report it.
@@ -115,6 +118,9 @@ func (a *app) build(ctx context.Context, j job) error {
 	cfg.Limits, cfg.Quota = j.within.Limits, j.within.work
 	if err := a.inputs(&cfg, j.req); err != nil {
 		return err
+	}
+	if j.dockerfile != nil {
+		cfg.DockerfileData = j.dockerfile
 	}
 	cfg.Outputs = sandbox.Outputs{TarPath: j.out.Tar, LayoutDir: j.out.Layout}
 	cfg.Caches = j.keep
@@ -175,6 +181,8 @@ func (a *app) results(j job, res request.Result, proof *attester) error {
 	switch {
 	case res.Failure != nil:
 		return &buildError{res}
+	case j.req.Call == request.CallWarm:
+		return a.warmed(res)
 	case j.req.Call != "":
 		return a.answer(res)
 	}
@@ -187,7 +195,7 @@ func (a *app) results(j job, res request.Result, proof *attester) error {
 // answering is what answers the executor of one build. What it may give away is
 // masked from now on.
 func (a *app) answering(j job, tell request.Sink) (answerFunc, error) {
-	creds, err := newCredentials(a.env, j.req.Destinations, func(text string) {
+	creds, err := newCredentials(a.env, pushedTo(j.req), func(text string) {
 		tell.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: text})
 	})
 	if err != nil {
@@ -199,6 +207,19 @@ func (a *app) answering(j job, tell request.Sink) (answerFunc, error) {
 	}
 	lent.Mask(a.mask)
 	return a.masked(answers(creds, lent)), nil
+}
+
+// pushedTo are all references that a build pushes to.
+func pushedTo(r request.Build) (list []string) {
+	if !r.NoPush {
+		list = slices.Clone(r.Destinations)
+	}
+	for _, to := range r.CacheTo {
+		if to.Layout == "" {
+			list = append(list, to.Name())
+		}
+	}
+	return list
 }
 
 // answerFunc answers the executor's questions; see sandbox.Config.

@@ -61,11 +61,11 @@ type authEntry struct {
 //
 // A credential is given only for the very host that it is filed under, with
 // the repository path as a further restriction where the key has one; never
-// for a sibling or a parent host. For a push, only the hosts of the
-// destinations are answered for.
+// for a sibling or a parent host. For a push, only the hosts that
+// the build pushes to are answered for.
 type credentials struct {
 	configs []dockerConfig
-	push    map[string]bool // hosts of the destinations
+	push    map[string]bool // hosts that are pushed to
 	lookup  helperFunc
 	tell    func(text string) // which source was used; never a secret
 
@@ -87,9 +87,9 @@ type helperFunc func(ctx context.Context, name, server string) (request.Answer, 
 var errNoCredential = errors.New("no credential")
 
 // newCredentials reads the configuration. A file that is not there is no error.
-func newCredentials(env func(string) (string, bool), destinations []string, tell func(string)) (*credentials, error) {
+func newCredentials(env func(string) (string, bool), pushed []string, tell func(string)) (*credentials, error) {
 	c := &credentials{lookup: runHelper, tell: tell, push: map[string]bool{}, kept: map[string]keptAnswer{}, said: map[string]bool{}}
-	for _, d := range destinations {
+	for _, d := range pushed {
 		c.push[destinationHost(d)] = true
 	}
 	if v, _ := env("DOCKER_AUTH_CONFIG"); v != "" {
@@ -174,7 +174,7 @@ func (c *credentials) find(ctx context.Context, ask request.Ask) (request.Answer
 	}
 	scope := cmp.Or(ask.Scope, request.Pull)
 	if scope != request.Pull && (scope != request.Push || !c.push[host]) {
-		return request.Answer{}, fmt.Errorf("no destination of this build is in %s: its credential is not given for a push", host)
+		return request.Answer{}, fmt.Errorf("nothing of this build is pushed to %s: its credential is not given for that", host)
 	}
 	for _, cfg := range c.configs {
 		a, from, err := c.fromConfig(ctx, cfg, host, ask.Repository)

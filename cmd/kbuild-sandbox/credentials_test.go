@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -300,6 +301,36 @@ func TestDestinationHost(t *testing.T) {
 	} {
 		if got := destinationHost(ref); got != want {
 			t.Errorf("%s: %s, want %s", ref, got, want)
+		}
+	}
+}
+
+// TestPushedTo: push has credentials for the destinations and for the places of results
+// that it pushes to, and for no others.
+func TestPushedTo(t *testing.T) {
+	r := request.Build{
+		Destinations: []string{"image.example/x:1"},
+		CacheFrom:    []request.CachePlace{{Repository: "from.example/x"}},
+		CacheTo: []request.CacheTarget{
+			{CachePlace: request.CachePlace{Repository: "cache.example:5000/x"}}, {CachePlace: request.CachePlace{Reference: "ref.example/x:c"}},
+			{CachePlace: request.CachePlace{Layout: "/l", Called: "layout.example/x"}},
+		},
+	}
+	noPush := r
+	noPush.NoPush = true
+	for _, tt := range []struct {
+		r    request.Build
+		want string
+	}{
+		{r, "image.example cache.example:5000 ref.example"}, {noPush, "cache.example:5000 ref.example"},
+	} {
+		config := `{"auths":{"image.example":{"auth":"` + auth("u", "p") + `"}}}`
+		c, _ := setup(t, config, nil, nil, pushedTo(tt.r)...)
+		for _, host := range []string{"image.example", "cache.example:5000", "ref.example", "from.example", "layout.example", "cache.example"} {
+			a := c.answer(t.Context(), request.Ask{Host: host, Repository: "x", Scope: request.Push})
+			if given := a.Error == ""; given != slices.Contains(strings.Fields(tt.want), host) {
+				t.Errorf("%s for a push: %q, want %s", host, a.Error, tt.want)
+			}
 		}
 	}
 }

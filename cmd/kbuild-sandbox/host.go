@@ -100,7 +100,7 @@ func (a *app) from(args []string) (flags.From, error) {
 		return flags.From{}, &flags.Error{Msg: "current directory: " + err.Error(), Input: true}
 	}
 	return flags.From{
-		Args: args, Dir: dir, Context: ".", CacheDir: flags.StandardCacheDir(a.env),
+		Args: args, Dir: dir, Context: ".", CacheDir: flags.StandardCacheDir(a.env), KeepsSteps: true,
 		HostGateway: gateway.GatewayIPv4, Env: a.env,
 	}, nil
 }

@@ -25,6 +25,12 @@ func (a *app) inputs(cfg *sandbox.Config, req request.Build) error {
 	for _, n := range req.Contexts {
 		cfg.Contexts = append(cfg.Contexts, string(n.Dir+n.Layout)) // one of them at most
 	}
+	for _, from := range req.CacheFrom {
+		cfg.CacheFrom = append(cfg.CacheFrom, string(from.Layout))
+	}
+	for _, to := range req.CacheTo {
+		cfg.CacheTo = append(cfg.CacheTo, string(to.Layout))
+	}
 	if req.Source.Tar == flags.Stdin {
 		if err := a.checkStdin(); err != nil {
 			return err

@@ -77,7 +77,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetVersionTemplate(versionLine())
-	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.pruneCommand(), a.signCommand(), a.versionCommand())
+	root.AddCommand(a.buildCommand(), a.specCommand(), a.doctorCommand(), a.cacheCommand(), a.pruneCommand(), a.signCommand(), a.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil && !errors.As(err, new(told)) {
 		a.report(err)

@@ -59,7 +59,7 @@ func (b *bench) builders() []builder {
 }
 
 func (b *bench) ours(ctx context.Context, o order) (sample, error) {
-	args := []string{"build", "--progress", "plain", "--insecure-registry", b.registry.Host, "--cache", "--cache-dir", o.keep, "-t", o.dest}
+	args := []string{"build", "--progress", "plain", "--insecure-registry", b.registry.Host, "--cache", "--cache-repo=", "--cache-dir", o.keep, "-t", o.dest}
 	trace := filepath.Join(b.tmp, "trace.json")
 	if b.traces {
 		args = append(args, "--trace", trace)

@@ -230,7 +230,7 @@ func hostileRoles(t *Target) Outcome {
 	// A credential for where nothing is pushed to is not given, and what was asked
 	// for goes on.
 	r := t.BuildWith("push ask push registry.example.com a/b", Build{Dockerfile: dockerfile, Push: true})
-	r.Done(`hostile: got the answer .*Password: .*no destination`)
+	r.Done(`hostile: got the answer .*Password: .*nothing of this build is pushed to registry.example.com`)
 	// Walls that are not the protocol's.
 	script := "push dial $LOOP 10.20.30.40:80 169.254.169.254:80\nbuild dial $LOOP 10.20.30.40:80 169.254.169.254:80\n" +
 		"fetch dial 10.20.30.40:80 169.254.169.254:80\nany write /store/index.json /context/nonce /in/request.json /kbuild-executor /etc/x"

@@ -25,7 +25,7 @@ func Adopt() error {
 // "pid command line".
 func Orphans(known ...int) []string {
 	var out []string
-	for _, pid := range children(os.Getpid()) {
+	for _, pid := range ChildrenOf(os.Getpid()) {
 		if slices.Contains(known, pid) {
 			continue
 		}
@@ -38,7 +38,8 @@ func Orphans(known ...int) []string {
 	return out
 }
 
-func children(parent int) []int {
+// ChildrenOf lists the living children of a process.
+func ChildrenOf(parent int) []int {
 	var out []int
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, f := range stats {

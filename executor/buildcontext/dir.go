@@ -10,6 +10,8 @@ import (
 
 	"github.com/moby/patternmatcher/ignorefile"
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 // maxIgnoreFile is the largest ignore file, in bytes.
@@ -22,7 +24,7 @@ type Context struct {
 	// Patterns are those of the ignore file.
 	Patterns []string
 
-	ignore *ignore // nil: nothing is ignored
+	ignore *take.Ignore // nil: nothing is ignored
 }
 
 // Open opens the context in dir. ignoreFile is the file with patterns of what is
@@ -42,7 +44,7 @@ func Open(dir, ignoreFile string) (*Context, error) {
 	}
 	c.Patterns, err = readIgnoreFile(dir, ignoreFile)
 	if err == nil {
-		c.ignore, err = newIgnore(c.Patterns)
+		c.ignore, err = take.NewIgnore(c.Patterns)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ignore file %s: %w", filepath.Base(ignoreFile), err)
@@ -56,13 +58,7 @@ func Open(dir, ignoreFile string) (*Context, error) {
 // because a pattern with "!" brings them back. Such a directory is then part of
 // the context after all.
 func (c *Context) Excluded(rel string, dir bool) (bool, error) {
-	if c.ignore == nil || rel == "" || rel == "." {
-		return false, nil
-	}
-	if dir {
-		return c.ignore.hidesAll(rel)
-	}
-	return c.ignore.hides(rel)
+	return c.ignore.Excluded(rel, dir)
 }
 
 func readIgnoreFile(dir, name string) ([]string, error) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/moby/patternmatcher"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 // list walks a context as a copy does: a hidden directory is entered if
@@ -121,7 +123,7 @@ func TestExcluded(t *testing.T) {
 // depend on what was asked before.
 func TestExcludedNeedsNoOrder(t *testing.T) {
 	patterns := []string{"a", "!a/b", "a/b/*.o", "**/x*", "!**/xkeep", "c/**/d"}
-	ig, err := newIgnore(patterns)
+	ig, err := take.NewIgnore(patterns)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,7 @@ func TestPrunes(t *testing.T) {
 		{"*.o", "src", false},
 	}
 	for _, tt := range tests {
-		ig, err := newIgnore(strings.Split(tt.patterns, "\n"))
+		ig, err := take.NewIgnore(strings.Split(tt.patterns, "\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +226,7 @@ func FuzzExcluded(f *testing.F) {
 			t.Skip()
 		}
 		lines := strings.Split(patterns, "\n")
-		ig, err := newIgnore(lines)
+		ig, err := take.NewIgnore(lines)
 		if err != nil || ig == nil {
 			t.Skip()
 		}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/whole"
 )
 
 // Errors that are no fault of the disk.
@@ -36,11 +38,6 @@ const (
 
 	maxIndex  = 64 << 10 // bytes
 	indexName = "index.json"
-	lockName  = "lock"
-	newPrefix = ".new-"
-	// abandoned is the age from which a file that is not complete is taken for
-	// that of a writer that died: a living one writes all the time.
-	abandoned = time.Hour
 )
 
 // Key names a cache: 64 hexadecimal digits.
@@ -126,8 +123,9 @@ type Dir struct {
 func At(path string) *Dir { return &Dir{path: path} }
 
 // Open makes the directory at path, if it is not there, for caches of limit
-// bytes together, and removes what writers that died left in it.
-func Open(path string, limit int64) (*Dir, error) {
+// bytes together, and removes what writers that died left in it, of at least that
+// age.
+func Open(path string, limit int64, abandoned time.Duration) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
@@ -135,20 +133,9 @@ func Open(path string, limit int64) (*Dir, error) {
 	return d, d.sweep(abandoned)
 }
 
-// sweep removes incomplete files of at least that age.
 func (d *Dir) sweep(age time.Duration) error {
-	left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*"))
-	if err != nil {
+	if err := whole.Sweep(d.path, age); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
-	}
-	for _, name := range left {
-		info, err := os.Lstat(name)
-		if err == nil && time.Since(info.ModTime()) >= age {
-			err = os.Remove(name)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cache directory: %w", err)
-		}
 	}
 	return nil
 }

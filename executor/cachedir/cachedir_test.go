@@ -20,7 +20,7 @@ const size = 1 << 20 // limit of the directories here
 
 func open(t *testing.T) *Dir {
 	t.Helper()
-	d, err := Open(filepath.Join(t.TempDir(), "mounts"), size)
+	d, err := Open(filepath.Join(t.TempDir(), "mounts"), size, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func (d *Dir) want(t *testing.T, key Key, want ...string) (chain string) {
 	if entries, err := os.ReadDir(filepath.Join(d.path, string(key))); err == nil && len(entries) != len(want)+1 {
 		t.Errorf("%d files for %d layers", len(entries), len(want))
 	}
-	if left, _ := filepath.Glob(filepath.Join(d.path, newPrefix+"*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(d.path, ".new-*")); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 	return chain
@@ -150,7 +150,7 @@ func TestWhatIsWrong(t *testing.T) {
 	entries, err := os.ReadDir(d.path)
 	must(t, err)
 	for _, e := range entries {
-		if e.Name() != lockName {
+		if e.Name() != "lock" {
 			t.Errorf("made %s", e.Name())
 		}
 	}
@@ -250,18 +250,21 @@ func TestPrune(t *testing.T) {
 	time.Sleep(2 * time.Millisecond)
 	between := time.Now()
 	must(t, d.add(KeyOf("new"), "two", ""))
-	for name, age := range map[string]time.Duration{"dead": 2 * abandoned, "alive": 0} {
-		file := filepath.Join(d.path, newPrefix+name)
-		must(t, os.WriteFile(file, nil, 0o600))
-		must(t, os.Chtimes(file, time.Time{}, time.Now().Add(-age)))
-	}
+	dead := filepath.Join(d.path, ".new-dead")
+	must(t, os.WriteFile(dead, nil, 0o600))
+	living, err := d.Create(KeyOf("living"), layerOf("one"))
+	must(t, err)
 	r, err := Prune(d.path, between)
 	if err != nil || r != (Removed{1, 3}) {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := os.Stat(filepath.Join(d.path, newPrefix+"dead")); err == nil {
+	if _, err := os.Stat(dead); err == nil {
 		t.Error("what a dead writer left is there")
 	}
+	if _, err := os.Stat(living.f.Name()); err != nil {
+		t.Errorf("of a living writer: %v", err)
+	}
+	living.Discard()
 	if r, err = Prune(d.path, time.Time{}); err != nil || r != (Removed{1, 3}) {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -281,7 +284,7 @@ func TestAtOnce(t *testing.T) {
 	var builds sync.WaitGroup
 	for i := range 8 {
 		builds.Go(func() {
-			own, err := Open(d.path, size)
+			own, err := Open(d.path, size, 0)
 			if err != nil {
 				t.Error(err)
 				return

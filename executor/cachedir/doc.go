@@ -17,7 +17,7 @@
 //
 // The package is the one implementation of this form for both sides of the wall:
 // the launcher writes with it what the executor hands out, the executor reads
-// with it, and without a launcher does both. Therefore it imports nothing of
-// the project and parses no layer, only index.json, which it wrote itself; who
+// with it, and without a launcher does both. Therefore it imports of the project only
+// how files are written whole, and parses no layer, only index.json, which it wrote itself; who
 // unpacks a layer checks its digest. It touches its directory and nothing else.
 package cachedir

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/whole"
 )
 
 // Removed is what was removed.
@@ -19,7 +21,7 @@ type Removed struct {
 // Trim removes the least recently used caches until the others have no more
 // bytes than the limit, and what belongs to none.
 func (d *Dir) Trim() (r Removed, err error) {
-	err = d.locked(func() error {
+	err = whole.Locked(d.path, func() error {
 		kept, err := d.list()
 		if err != nil {
 			return err
@@ -40,18 +42,14 @@ func (d *Dir) Trim() (r Removed, err error) {
 	return r, err
 }
 
-// Prune removes the caches below path that were last used before a time, and
-// what writers that died left; all of both if the time is zero.
+// Prune removes the caches below path that were last used before a time, all if the
+// time is zero, and what writers that died left.
 func Prune(path string, before time.Time) (r Removed, err error) {
 	d := At(path)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}
-	age := abandoned
-	if before.IsZero() {
-		age = 0
-	}
-	err = d.locked(func() error {
+	err = whole.Locked(d.path, func() error {
 		kept, err := d.list()
 		if err != nil {
 			return err
@@ -63,7 +61,23 @@ func Prune(path string, before time.Time) (r Removed, err error) {
 		}
 		return err
 	})
-	return r, errors.Join(err, d.sweep(age))
+	return r, errors.Join(err, d.sweep(0))
+}
+
+// Item is a cache as List shows it.
+type Item struct {
+	Key  Key
+	Size int64     // bytes
+	Used time.Time // zero: it cannot be used
+}
+
+// List lists the caches below path, the least recently used first.
+func List(path string) (items []Item, err error) {
+	list, err := At(path).list()
+	for _, c := range list {
+		items = append(items, Item{c.key, c.size, c.used})
+	}
+	return items, err
 }
 
 // kept is a cache on the disk.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/whole"
 )
 
 // margin is what is left of a disk for everybody else, in bytes.
@@ -48,7 +50,7 @@ func (d *Dir) Create(key Key, l Layer) (*Incoming, error) {
 	if free := int64(st.Bavail) * st.Bsize; free-margin < l.Size {
 		return nil, fmt.Errorf("write cache mount: %d bytes into %s, where %d are free: %w", l.Size, d.path, free, unix.ENOSPC)
 	}
-	f, err := os.CreateTemp(d.path, newPrefix+"*") // mode 0600
+	f, err := whole.Create(d.path)
 	if err != nil {
 		return nil, fmt.Errorf("write cache mount: %w", err)
 	}
@@ -82,14 +84,14 @@ func (in *Incoming) Discard() {
 // those that were announced, and ErrStale if base is not the newest state.
 func (in *Incoming) Commit(base string) error {
 	defer in.Discard()
-	if err := errors.Join(in.w.Flush(), in.f.Close()); err != nil {
+	if err := in.w.Flush(); err != nil {
 		return fmt.Errorf("write cache mount: %w", err)
 	}
 	if got := "sha256:" + hex.EncodeToString(in.sum.Sum(nil)); in.n != in.want.Size || got != in.want.Digest {
 		return fmt.Errorf("write cache mount: %w: %d bytes with digest %s instead of %d with %s",
 			ErrForm, in.n, got, in.want.Size, in.want.Digest)
 	}
-	return in.dir.locked(func() error {
+	return whole.Locked(in.dir.path, func() error {
 		next := State{Layers: []Layer{in.want}, Used: time.Now().UTC()}
 		if base != "" {
 			s, err := in.dir.state(in.key)
@@ -138,16 +140,7 @@ func (d *Dir) writeIndex(key Key, s State) error {
 	if err != nil {
 		return fmt.Errorf("write cache mount: %w", err)
 	}
-	f, err := os.CreateTemp(d.path, newPrefix+"*")
-	if err != nil {
-		return fmt.Errorf("write cache mount: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), d.index(key))
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	if err := whole.Write(d.path, d.index(key), append(b, '\n')); err != nil {
 		return fmt.Errorf("write cache mount: %w", err)
 	}
 	return nil
@@ -181,7 +174,7 @@ func (d *Dir) Touch(key Key, base string) error {
 	if err := key.check(); err != nil {
 		return err
 	}
-	return d.locked(func() error {
+	return whole.Locked(d.path, func() error {
 		s, err := d.state(key)
 		if err != nil || s.Chain() != base || base == "" {
 			return err // of another build, which has noted its own use
@@ -189,23 +182,4 @@ func (d *Dir) Touch(key Key, base string) error {
 		s.Used = time.Now().UTC()
 		return d.writeIndex(key, s)
 	})
-}
-
-// locked calls f while no other process changes the directory.
-func (d *Dir) locked(f func() error) error {
-	lock, err := os.OpenFile(filepath.Join(d.path, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("lock cache directory: %w", err)
-	}
-	defer lock.Close() // unlocks
-	for {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("lock cache directory: %w", err)
-	}
-	return f()
 }

@@ -72,25 +72,6 @@ func (d *draft) reads(yield func(*draft, command) bool) {
 	}
 }
 
-// needs are the ids of the stages that must be finished first.
-func (d *draft) needs() []StageID {
-	var ids []StageID
-	seen := map[StageID]bool{}
-	add := func(s *draft) {
-		if !seen[s.ID] {
-			seen[s.ID] = true
-			ids = append(ids, s.ID)
-		}
-	}
-	if d.base != nil {
-		add(d.base)
-	}
-	for src := range d.reads {
-		add(src)
-	}
-	return ids
-}
-
 // begin gives a draft the config and the variables of its base.
 func (m *maker) begin(d *draft) error {
 	if b := d.base; b != nil {

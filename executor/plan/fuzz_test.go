@@ -165,7 +165,7 @@ func checkPlan(t *testing.T, p *Plan) {
 		if finished[s.ID] {
 			t.Fatalf("stage %d twice", s.ID)
 		}
-		for _, n := range s.Needs {
+		for _, n := range needs(s) {
 			if !finished[n] {
 				t.Fatalf("stage %d comes before %d, which it needs", s.ID, n)
 			}

@@ -207,7 +207,6 @@ func (m *maker) finish(target *draft, needed []*draft, stages []instructions.Sta
 		Created:  m.created,
 	}
 	for _, d := range needed {
-		d.Needs = d.needs()
 		p.Stages = append(p.Stages, d.Stage)
 	}
 	for _, s := range p.Stages {
@@ -223,13 +222,8 @@ func (m *maker) finish(target *draft, needed []*draft, stages []instructions.Sta
 // those that it reads from.
 func markFiles(s *Stage, step *Step) {
 	needFiles(s)
-	switch op := step.Op.(type) {
-	case *Copy:
-		needFiles(op.From.Stage)
-	case *Run:
-		for _, mount := range op.Mounts {
-			needFiles(mount.From.Stage)
-		}
+	for _, src := range Sources(step.Op) {
+		needFiles(src)
 	}
 }
 

@@ -101,7 +101,7 @@ func TestNamedContexts(t *testing.T) {
 			}
 			// Each stage comes after those that it needs.
 			for i, s := range p.Stages {
-				for _, id := range s.Needs {
+				for _, id := range needs(s) {
 					if !slices.ContainsFunc(p.Stages[:i], func(b *Stage) bool { return b.ID == id }) {
 						t.Errorf("stage %s needs %d, which does not come before it", s.Name, id)
 					}
@@ -193,7 +193,7 @@ func FuzzNamed(f *testing.F) {
 		}
 		known := map[StageID]bool{}
 		for _, s := range p.Stages {
-			for _, id := range s.Needs {
+			for _, id := range needs(s) {
 				if !known[id] {
 					t.Fatalf("stage %d comes before %d, which it needs", s.ID, id)
 				}

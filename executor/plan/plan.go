@@ -42,9 +42,6 @@ type Stage struct {
 	Image *Image
 	// Platform is the platform of the stage.
 	Platform v1.Platform
-	// Needs are the stages that must be finished before a step of this one can
-	// run (base and COPY --from).
-	Needs []StageID
 	// NeedsFiles says that the stage's filesystem is used: by a step of its
 	// own, by a COPY --from, or by a stage on top of it that needs files.
 	// Where it is false no layer of the base has to be pulled or unpacked.
@@ -88,6 +85,25 @@ type Step struct {
 
 // Op is one of Run, Copy and Workdir.
 type Op interface{ op() }
+
+// Sources are the stages that an operation reads from, in its order: they must be
+// complete before it can run.
+func Sources(op Op) (stages []*Stage) {
+	add := func(f From) {
+		if f.Stage != nil {
+			stages = append(stages, f.Stage)
+		}
+	}
+	switch op := op.(type) {
+	case *Copy:
+		add(op.From)
+	case *Run:
+		for _, m := range op.Mounts {
+			add(m.From)
+		}
+	}
+	return stages
+}
 
 // Run executes a command.
 type Run struct {

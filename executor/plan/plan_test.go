@@ -20,6 +20,19 @@ const base = "FROM registry.test/conformance/base:1\n"
 
 func arg(k, v string) request.KeyValue { return request.KeyValue{Key: k, Value: v} }
 
+// needs are the ids of the stages that one stands on and reads, in order.
+func needs(s *Stage) (ids []StageID) {
+	if s.Base.Stage != nil {
+		ids = append(ids, s.Base.Stage.ID)
+	}
+	for _, st := range s.Steps {
+		for _, src := range Sources(st.Op) {
+			ids = append(ids, src.ID)
+		}
+	}
+	return ids
+}
+
 // created lists the history entries that the Dockerfile added; those without a
 // layer start with a dash.
 func created(img *Image) []string {
@@ -169,13 +182,13 @@ COPY --from=3 / /
 	}
 	var got []row
 	for _, s := range p.Stages {
-		got = append(got, row{s.ID, s.Name, s.Needs, s.NeedsFiles, len(s.Steps)})
+		got = append(got, row{s.ID, s.Name, needs(s), s.NeedsFiles, len(s.Steps)})
 	}
 	want := []row{
 		{5, "registry.test/conformance/pin:1", nil, true, 0},
 		{1, "config", nil, true, 0},
 		{2, "tools", nil, true, 1},
-		{3, "stage-3", []StageID{1, 2, 5}, true, 3},
+		{3, "stage-3", []StageID{1, 2, 5, 5, 2}, true, 3},
 		{4, "stage-4", []StageID{3}, true, 1},
 	}
 	if d := cmp.Diff(want, got); d != "" {

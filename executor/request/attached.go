@@ -5,6 +5,8 @@ package request
 type Pushing struct {
 	Descriptor
 	Attached []Attached `json:"attached,omitempty"`
+	// Exported are those of build's result.
+	Exported []Descriptor `json:"exported,omitempty"`
 }
 
 // Attached is a manifest in the store that each repository of the destinations

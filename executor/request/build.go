@@ -70,6 +70,12 @@ type Build struct {
 	// StepCache says that there is a layer cache: what steps have made is asked for,
 	// and handed out.
 	StepCache bool `json:"stepCache,omitempty"`
+	// CacheFrom are places that may have results of steps, in the order in which they
+	// are asked, after the launcher; CacheTo get them.
+	CacheFrom []CachePlace  `json:"cacheFrom,omitempty"`
+	CacheTo   []CacheTarget `json:"cacheTo,omitempty"`
+	// CacheTTL is the age from which a result is not used any more; 0: there is none.
+	CacheTTL time.Duration `json:"cacheTTL,omitempty"`
 	// Caches is the directory with the cache mounts of earlier builds, read-only
 	// in launcher mode; empty: each build starts with empty ones and keeps none.
 	Caches GuestPath `json:"caches,omitempty"`
@@ -173,6 +179,8 @@ const (
 	CallCheck   Call = "check"   // the build checks
 	CallOutline Call = "outline" // arguments, secrets and agents of the target
 	CallTargets Call = "targets" // the stages
+	// CallWarm asks for no answer, but that the layers of base images are there.
+	CallWarm Call = "warm"
 )
 
 // KeyValue is a name with a value.

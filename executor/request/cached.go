@@ -23,14 +23,20 @@ type CachedStep struct {
 	Created time.Time `json:"created,omitzero"`
 	// Image says that there is an image of the layer, under LayerKey.
 	Image bool `json:"image,omitempty"`
+	// Pulled says that the layer came, or can be had, from a place of CacheFrom.
+	Pulled bool `json:"pulled,omitempty"`
 }
 
 // Found says that there is a layer.
 func (c CachedStep) Found() bool { return c.DiffID != "" }
 
-// LayerKey names the image of the layer. No image of a base has such a name: what
-// RUN steps have made takes the place of no other layer.
+// LayerKey names the image of the layer. One that fetch has pulled is called like those
+// of bases. No image of a base is called like one that build has made: what RUN steps
+// have made takes the place of no other layer.
 func (c CachedStep) LayerKey() string {
+	if c.Pulled {
+		return LayerKey(c.DiffID, c.Digest)
+	}
 	return StepLayer + strings.TrimPrefix(c.DiffID, "sha256:") + "-" + strings.Repeat("0", 64)
 }
 
@@ -44,4 +50,43 @@ type KnownStep struct {
 	Plain  string     `json:"plain,omitempty"`
 	Key    string     `json:"key,omitempty"`
 	Cached CachedStep `json:"cached,omitzero"`
+}
+
+// CachePlace is where results of steps are kept beside the launcher's own cache: one of
+// its fields is set.
+type CachePlace struct {
+	// Repository, registry/repository, has an image for each result, with a tag.
+	Repository string `json:"repository,omitempty"`
+	// Reference is that of an index of such images.
+	Reference string `json:"reference,omitempty"`
+	// Layout is the directory of an OCI layout whose index.json is such an index, and
+	// Called what the user calls it. It need not be there.
+	Layout GuestPath `json:"layout,omitempty"`
+	Called string    `json:"called,omitempty"`
+}
+
+// Name is what people call the place.
+func (c CachePlace) Name() string {
+	if c.Layout != "" {
+		return c.Called
+	}
+	return c.Repository + c.Reference
+}
+
+// None is said of a place that gets nothing.
+func (t CacheTarget) None() bool { return !t.Copies && !t.Others }
+
+// CacheTarget is a place that gets results of steps.
+type CacheTarget struct {
+	CachePlace
+	// Copies are those of COPY and ADD, Others those of all other steps, and of COPY from
+	// a stage.
+	Copies bool `json:"copies,omitempty"`
+	Others bool `json:"others,omitempty"`
+	// All: also those of stages that are no part of the image.
+	All bool `json:"all,omitempty"`
+	// Merge: what a layout has stays in it.
+	Merge bool `json:"merge,omitempty"`
+	// Strict: a build whose results cannot be kept there has failed.
+	Strict bool `json:"strict,omitempty"`
 }

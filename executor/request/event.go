@@ -52,6 +52,7 @@ const (
 	Secret Scope = "secret" // the value of one of Build.Secrets
 	Agent  Scope = "agent"  // the reply of one of Build.Agents to a message
 	Step   Scope = "step"   // a CachedStep of the layer cache, by its key
+	Digest Scope = "digest" // that of what a copy takes of a local context
 )
 
 // Ask asks the launcher for something that only it has. ID pairs it with its
@@ -61,8 +62,8 @@ type Ask struct {
 	Host       string `json:"host,omitempty"`       // pull, push: registry host[:port]
 	Repository string `json:"repository,omitempty"` // pull, push: without the host
 	Scope      Scope  `json:"scope"`
-	Name       string `json:"name,omitempty"` // secret, agent: the id; step: the key
-	// Data is a message for an SSH agent, without its length.
+	Name       string `json:"name,omitempty"` // secret, agent: the id; step: the key; digest: where the context is inside
+	// Data is a message for an SSH agent, without its length, or Contents as JSON.
 	Data []byte `json:"data,omitempty"`
 }
 
@@ -81,7 +82,8 @@ type Answer struct {
 	Password      string `json:"password,omitempty"`
 	IdentityToken string `json:"identityToken,omitempty"`
 	RegistryToken string `json:"registryToken,omitempty"`
-	// Data is the secret's value, or the agent's reply without its length.
+	// Data is the secret's value, the agent's reply without its length, a CachedStep
+	// as JSON, or a SHA-256; empty: the launcher does not know it.
 	Data  []byte `json:"data,omitempty"`
 	Error string `json:"error,omitempty"`
 }
@@ -101,8 +103,9 @@ const (
 	// OutputStored is a blob for the store of this build. Its digest may be known
 	// at its end only.
 	OutputStored OutputKind = "stored"
-	// OutputKeep says that the stored blob Digest is part of the OCI layout. No
-	// stream follows.
+	// OutputKeep says that the stored blob Digest is part of an OCI layout. No
+	// stream follows. A layout is that of the image, or, where Name says it, the place of
+	// that number in Build.CacheTo. So it is with OutputBlob and OutputIndex.
 	OutputKeep OutputKind = "keep"
 	// OutputTags and OutputSources are index.json and sources.json of the store,
 	// OutputContext the fetched context Name, see Fetched. Fetch hands them out.
@@ -202,6 +205,8 @@ type Result struct {
 	Cached int `json:"cached,omitempty"`
 	// Steps are what the layer cache has of the steps of all plans, in order.
 	Steps []KnownStep `json:"steps,omitempty"`
+	// Exported are indexes of results of steps in the store, one for each of CacheTo.
+	Exported []Descriptor `json:"exported,omitempty"`
 	// Materials are what the build was made from.
 	Materials []Material `json:"materials,omitempty"`
 }

@@ -2,6 +2,7 @@ package request
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -19,6 +20,8 @@ type Limits struct {
 	// Log bounds what is shown of the output of one step, in bytes; 0:
 	// DefaultLog.
 	Log int64 `json:"log,omitempty"`
+	// Jobs bounds how many steps run at once; 0: as many as there are CPUs.
+	Jobs int `json:"jobs,omitempty"`
 }
 
 const (
@@ -45,6 +48,14 @@ func (l Limits) LogOf() int64 {
 		return l.Log
 	}
 	return DefaultLog
+}
+
+// JobsOf is how many steps may run at once.
+func (l Limits) JobsOf() int64 {
+	if l.Jobs > 0 {
+		return int64(l.Jobs)
+	}
+	return int64(runtime.NumCPU())
 }
 
 // TimeoutError is a limit of time that was reached. It is the cause of the

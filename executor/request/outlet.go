@@ -6,8 +6,9 @@ import "io"
 type Outlet interface {
 	// Open begins an output. Its number is the outlet's to give.
 	Open(Output) (Stream, error)
-	// Keep says that a stored blob is part of the OCI layout.
-	Keep(digest string) error
+	// Keep says that a stored blob is part of an OCI layout: what has its digest, and
+	// the layout's name.
+	Keep(what Output) error
 }
 
 // Stream is an output that is open.

@@ -16,8 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 // downloadMode is the mode of a downloaded file unless --chmod says otherwise.
@@ -25,21 +27,32 @@ const downloadMode = 0o600
 
 // unpack extracts the file at if it is an archive, as its contents show: its
 // name does not count. done is false if it is none.
-func (c *copier) unpack(ctx context.Context, at spot, dest string) (done bool, err error) {
+func (c *copier) unpack(ctx context.Context, at beneath.Spot, dest string) (done bool, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(at.fd, at.leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return false, fmt.Errorf("stat %s: %w", at.name(), err)
+	if err := unix.Fstatat(at.FD, at.Leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, fmt.Errorf("stat %s: %w", at.Name(), err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false, nil
 	}
-	fd, err := openat(at.fd, at.leaf, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := beneath.Openat(at.FD, at.Leaf, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, fmt.Errorf("open %s: %w", at.name(), err)
+		return false, fmt.Errorf("open %s: %w", at.Name(), err)
 	}
-	f := os.NewFile(uintptr(fd), at.name())
+	f := os.NewFile(uintptr(fd), at.Name())
 	defer f.Close()
-	return c.extract(ctx, f, dest)
+	if done, err = c.extract(ctx, f, dest); !done || err != nil || !c.from.Collects() {
+		return done, err
+	}
+	sum := sha256.New()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return true, err
+	}
+	if _, err := io.Copy(sum, f); err != nil {
+		return true, fmt.Errorf("read %s: %w", at.Name(), err)
+	}
+	c.from.Took(&take.Dir{Single: true}, beneath.Entry{}, &st, string(sum.Sum(nil)))
+	return true, nil
 }
 
 // extract unpacks f into dest, if it is an archive.
@@ -54,23 +67,23 @@ func (c *copier) extract(ctx context.Context, f *os.File, dest string) (done boo
 	if err != nil {
 		return false, err
 	}
-	defer to.close()
+	defer to.Close()
 	opt := layer.ExtractOptions{Nodes: c.nodes}
 	if c.own != nil {
 		opt.Owner = &[2]uint32{c.own.uid, c.own.gid}
 	}
-	return true, layer.Extract(ctx, f, c.rootAt, to.name(), opt)
+	return true, layer.Extract(ctx, f, c.rootAt, to.Name(), opt)
 }
 
 // archiveDir finds or makes the directory that an archive goes to. --chmod does
 // not count here.
-func (c *copier) archiveDir(dest string) (spot, error) {
-	at, err := resolve(c.root, dest)
+func (c *copier) archiveDir(dest string) (beneath.Spot, error) {
+	at, err := beneath.Resolve(c.root, dest)
 	if err != nil {
 		return at, err
 	}
-	if err := c.makeDirs(&at, len(at.rest), parentMode); err != nil {
-		at.close()
+	if err := c.makeDirs(&at, len(at.Rest), parentMode); err != nil {
+		at.Close()
 		return at, err
 	}
 	return at, nil
@@ -79,7 +92,7 @@ func (c *copier) archiveDir(dest string) (spot, error) {
 // remote downloads one URL, or checks out one git repository.
 func (c *copier) remote(ctx context.Context, r plan.Remote, op *plan.Copy, env Env) error {
 	if r.Git != nil {
-		return c.repository(ctx, *r.Git, op.Dest, env)
+		return c.repository(ctx, *r.Git, op, env)
 	}
 	if env.Download == nil {
 		return fmt.Errorf("ADD %s: no download in this build", r.URL)

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
 // loopback are the files of /sys/class/net/lo.
@@ -36,17 +38,17 @@ func showLoopback(root int) error {
 		return err
 	}
 	defer unix.Close(class)
-	list, err := openat(class, ".", openDir, 0)
+	list, err := beneath.Openat(class, ".", beneath.OpenDir, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(list)
-	entries, err := readDir(list, "sys/class")
+	entries, err := beneath.ReadDir(list, "sys/class")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.name == "net" {
+		if e.Name == "net" {
 			return nil
 		}
 	}
@@ -59,8 +61,8 @@ func showLoopback(root int) error {
 	}
 	defer unix.Close(covered)
 	for _, e := range entries {
-		if err := unix.Mkdirat(covered, e.name, 0o755); err != nil {
-			return &fs.PathError{Op: "mkdir", Path: e.name, Err: err}
+		if err := unix.Mkdirat(covered, e.Name, 0o755); err != nil {
+			return &fs.PathError{Op: "mkdir", Path: e.Name, Err: err}
 		}
 	}
 	if err := mkdirs(covered, []string{"net", "lo"}); err != nil {
@@ -80,7 +82,7 @@ func showLoopback(root int) error {
 // writeTexts makes files, mode 0444.
 func writeTexts(dir int, texts map[string]string) error {
 	for name, text := range texts {
-		fd, err := openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o444)
+		fd, err := beneath.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o444)
 		if err != nil {
 			return &fs.PathError{Op: "create", Path: name, Err: err}
 		}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
 const nosuidNodevNoexec = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -22,7 +24,7 @@ func (c *childConfig) enterRoot() error {
 	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	root, err := openRoot(c.Root)
+	root, err := beneath.OpenRoot(c.Root)
 	if err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func openTarget(root int, target string) (int, error) {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	var fd int
-	err := retry(func() (err error) { fd, err = unix.Openat2(root, target, how); return err })
+	err := beneath.Retry(func() (err error) { fd, err = unix.Openat2(root, target, how); return err })
 	if err != nil {
 		return -1, &fs.PathError{Op: "open mount point", Path: target, Err: err}
 	}
@@ -165,7 +167,7 @@ func bindAt(root int, source, target string, flags uintptr) error {
 
 func openSource(source string) (fd int, err error) {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
-	err = retry(func() (err error) { fd, err = unix.Openat2(unix.AT_FDCWD, source, how); return err })
+	err = beneath.Retry(func() (err error) { fd, err = unix.Openat2(unix.AT_FDCWD, source, how); return err })
 	return fd, err
 }
 
@@ -266,7 +268,7 @@ func bindDevice(root, dev int, name string) error {
 }
 
 func makeFile(dir int, name string) error {
-	fd, err := openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	fd, err := beneath.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return &fs.PathError{Op: "create", Path: name, Err: err}
 	}
@@ -286,7 +288,7 @@ func (c *childConfig) writeFiles(dev int) error {
 			return fmt.Errorf("here-document %q: not a file name", f.Name)
 		}
 		name := "pipes/" + f.Name
-		fd, err := openat(dev, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+		fd, err := beneath.Openat(dev, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return &fs.PathError{Op: "create", Path: name, Err: err}
 		}
@@ -336,27 +338,27 @@ func (m childMount) flags() uintptr {
 // makeTarget makes a mount point inside another mount; in the stage itself all
 // are there.
 func makeTarget(root int, m childMount) error {
-	at, err := resolve(root, m.Target)
+	at, err := beneath.Resolve(root, m.Target)
 	if err != nil {
 		return err
 	}
-	defer at.close()
-	if len(at.rest) == 0 {
+	defer at.Close()
+	if len(at.Rest) == 0 {
 		return nil
 	}
 	if m.isDir() {
-		return mkdirs(at.fd, at.rest)
+		return mkdirs(at.FD, at.Rest)
 	}
-	last := len(at.rest) - 1
-	if err := mkdirs(at.fd, at.rest[:last]); err != nil {
+	last := len(at.Rest) - 1
+	if err := mkdirs(at.FD, at.Rest[:last]); err != nil {
 		return err
 	}
-	fd, err := openTarget(root, path.Join("/", at.path, path.Join(at.rest[:last]...)))
+	fd, err := openTarget(root, path.Join("/", at.Path, path.Join(at.Rest[:last]...)))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return makeFile(fd, at.rest[last])
+	return makeFile(fd, at.Rest[last])
 }
 
 // mountTmpfs mounts an empty directory that looks like the one it hides.

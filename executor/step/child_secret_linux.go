@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
 // stageSecrets mounts the tmpfs that secrets are written to, over a directory
@@ -20,7 +22,7 @@ func (c *childConfig) stageSecrets() error {
 	}
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	var dir int
-	err := retry(func() (err error) { dir, err = unix.Openat2(unix.AT_FDCWD, c.Staging, how); return err })
+	err := beneath.Retry(func() (err error) { dir, err = unix.Openat2(unix.AT_FDCWD, c.Staging, how); return err })
 	if err != nil {
 		return fmt.Errorf("directory for secrets: %w", err)
 	}

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"path"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upper string, err error) {
@@ -34,7 +36,7 @@ func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upp
 	if op.Link && op.Chmod == "" {
 		root = mnt.Upper()
 	}
-	c, err := newCopier(root, mnt.Root(), src, op)
+	c, err := newCopier(root, mnt.Root(), src, op, env.Took != nil && !src.Stage)
 	if err != nil {
 		return "", err
 	}
@@ -43,6 +45,9 @@ func doCopy(ctx context.Context, op *plan.Copy, tree *rootfs.Tree, env Env) (upp
 	err = errors.Join(c.all(ctx, op, env), c.close())
 	if err != nil {
 		return "", err
+	}
+	if c.from.Collects() {
+		env.Took(c.from.Sum())
 	}
 	return mnt.Commit()
 }
@@ -66,63 +71,45 @@ func source(ctx context.Context, from plan.From, env Env) (src Source, release f
 		return src, nil, fmt.Errorf("stage %s is not there", from.Stage.Name)
 	}
 	root, release, err := tree.View(ctx)
-	return Source{Root: root, stage: true}, release, err
+	return Source{Root: root, Stage: true, Owners: true}, release, err
 }
 
 // copier copies files from one source into one root.
 type copier struct {
 	root   int    // destination
 	rootAt string // where it lies
-	src    int    // root of the source
-	hidden hider  // of the source; nil: nothing is hidden
-	stage  bool   // the source is a stage: owners and attributes are kept
+	from   *take.Files
 	own    *owner // of everything that is made; nil: as the source
 	// unknown are the names in --chown that the stage does not know.
 	unknown []string
-	mode    *modeChange // nil: as the source
-	self    owner       // of new files
-	filter  filter
+	self    owner                                                       // of new files
 	nodes   func(dirfd int, name string, mode uint32, dev uint64) error // nil: mknodat
 
 	// granted remembers what the umask leaves of a mode, plus grantKnown.
 	granted [0o1000]atomic.Uint32
 }
 
-type hider func(rel string, dir bool) (bool, error)
-
 // newCopier opens root and src. Names in --chown are those of the stage at users.
-func newCopier(root, users string, src Source, op *plan.Copy) (*copier, error) {
-	c := &copier{
-		root: -1, rootAt: root, src: -1, hidden: src.Excluded, stage: src.stage,
-		self: owner{uint32(os.Geteuid()), uint32(os.Getegid())},
+// If collect is set, the copier notes what it takes.
+func newCopier(root, users string, src Source, op *plan.Copy, collect bool) (c *copier, err error) {
+	c = &copier{root: -1, rootAt: root, self: owner{uint32(os.Geteuid()), uint32(os.Getegid())}}
+	if c.from, err = take.Open(src, selection(op), collect); err != nil {
+		return nil, err
 	}
-	err := c.open(users, src.Root, op)
-	if err != nil {
+	if err := c.open(users, op); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
 }
 
-func (c *copier) open(users, src string, op *plan.Copy) (err error) {
-	if c.root, err = openRoot(c.rootAt); err != nil {
-		return err
-	}
-	// Without a source there may still be here-documents and URLs.
-	if len(op.Paths) > 0 {
-		if c.src, err = openRoot(src); err != nil {
-			return err
-		}
-	}
-	if c.mode, err = parseChmod(op.Chmod); err != nil {
-		return err
-	}
-	if c.filter, err = newFilter(op.Exclude); err != nil {
+func (c *copier) open(users string, op *plan.Copy) (err error) {
+	if c.root, err = beneath.OpenRoot(c.rootAt); err != nil {
 		return err
 	}
 	if op.Chown == "" {
 		return nil
 	}
-	dir, err := openRoot(users)
+	dir, err := beneath.OpenRoot(users)
 	if err != nil {
 		return err
 	}
@@ -133,10 +120,9 @@ func (c *copier) open(users, src string, op *plan.Copy) (err error) {
 }
 
 func (c *copier) close() error {
-	for _, fd := range []int{c.root, c.src} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+	c.from.Close()
+	if c.root >= 0 {
+		unix.Close(c.root)
 	}
 	return nil
 }
@@ -172,42 +158,35 @@ func (c *copier) all(ctx context.Context, op *plan.Copy, env Env) error {
 
 // path copies what one source argument names.
 func (c *copier) path(ctx context.Context, p string, op *plan.Copy, unpack bool) error {
-	f := c.filter
-	required := ""
-	if op.Parents {
-		var err error
-		if p, required, err = f.parents(p); err != nil {
-			return err
-		}
-	}
-	found, err := c.expand(p)
+	from, err := c.from.Argument(ctx, p)
 	if err != nil {
 		return err
 	}
 	some := false
-	for _, name := range found {
-		took, err := c.one(ctx, name, op.Dest, unpack, f)
+	for _, name := range from.Names {
+		from.Begin(name)
+		took, err := c.one(ctx, name, op.Dest, unpack, from)
 		if err != nil {
 			return err
 		}
 		some = some || took
 	}
-	if required != "" && !some {
-		return notFound(required)
+	if from.Required != "" && !some {
+		return take.NotFound(from.Required)
 	}
 	return nil
 }
 
 // one copies one file, or what one directory holds, to dest. It says whether
 // anything was copied.
-func (c *copier) one(ctx context.Context, name, dest string, unpack bool, f filter) (took bool, err error) {
-	at, err := c.lookup(name)
+func (c *copier) one(ctx context.Context, name, dest string, unpack bool, from take.Argument) (took bool, err error) {
+	at, err := c.from.Lookup(ctx, name)
 	if err != nil {
 		return false, err
 	}
-	defer at.close()
-	if at.isDir() {
-		return c.dir(ctx, at, dest, f)
+	defer at.Close()
+	if at.IsDir() {
+		return c.dir(ctx, at, dest, from)
 	}
 	if unpack {
 		done, err := c.unpack(ctx, at, dest)
@@ -215,17 +194,17 @@ func (c *copier) one(ctx context.Context, name, dest string, unpack bool, f filt
 			return done, err
 		}
 	}
-	to, err := c.target(dest, base(name))
+	to, err := c.target(dest, path.Base(name))
 	if err != nil {
 		return false, err
 	}
-	defer to.close()
-	n := &node{src: at.fd, dst: to.fd, path: to.path, srcRel: at.path}
-	if n.setgid, err = isSetgid(to.fd); err != nil {
+	defer to.Close()
+	n := &node{Dir: take.Dir{FD: at.FD, Rel: at.Path, Single: true}, dst: to.FD, path: to.Path, as: to.Leaf}
+	if n.setgid, err = isSetgid(to.FD); err != nil {
 		return false, err
 	}
 	w := &worker{c: c, links: newLinks()}
-	return true, w.entry(n, entry{name: at.leaf, to: to.leaf})
+	return true, w.entry(n, beneath.Entry{Name: at.Leaf})
 }
 
 // document writes a here-document.
@@ -245,18 +224,18 @@ func (c *copier) place(dest, name string, mode uint32, fill func(io.Writer) (tim
 	if err != nil {
 		return err
 	}
-	defer to.close()
-	n := &node{dst: to.fd, path: to.path}
-	if n.setgid, err = isSetgid(to.fd); err != nil {
+	defer to.Close()
+	n := &node{dst: to.FD, path: to.Path}
+	if n.setgid, err = isSetgid(to.FD); err != nil {
 		return err
 	}
 	st := unix.Stat_t{Mode: unix.S_IFREG | mode}
-	perm := c.modeOf(&st) & 0o777
-	fd, err := create(n, to.leaf, perm)
+	perm := c.from.ModeOf(&st) & 0o777
+	fd, err := create(n, to.Leaf, perm)
 	if err != nil {
 		return err
 	}
-	file := os.NewFile(uintptr(fd), to.leaf)
+	file := os.NewFile(uintptr(fd), to.Leaf)
 	defer file.Close()
 	modified, err := fill(file)
 	if err != nil {
@@ -273,9 +252,5 @@ func (c *copier) place(dest, name string, mode uint32, fill func(io.Writer) (tim
 	return file.Close()
 }
 
-func notFound(name string) error {
-	return fmt.Errorf("%q: %w", "/"+strings.TrimPrefix(name, "/"), ErrNotFound)
-}
-
 // ErrNotFound says that a copy names a source that is not there.
-var ErrNotFound = errors.New("not found")
+var ErrNotFound = take.ErrNotFound

@@ -2,16 +2,19 @@ package step
 
 import (
 	"bytes"
-	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"path"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 const (
@@ -32,14 +35,14 @@ type worker struct {
 	c     *copier
 	links *links
 	buf   []byte
-	attrs attrReader
+	hash  hash.Hash // of the contents that are copied; nil: nobody wants it
+	attrs take.Attributes
 }
 
 // entry copies one thing that is no directory.
-func (w *worker) entry(n *node, e entry) error {
-	e.to = cmp.Or(e.to, e.name)
+func (w *worker) entry(n *node, e beneath.Entry) error {
 	var err error
-	switch e.typ {
+	switch e.Type {
 	case unix.S_IFLNK:
 		err = w.symlink(n, e)
 	case unix.S_IFREG, 0:
@@ -48,25 +51,25 @@ func (w *worker) entry(n *node, e entry) error {
 		err = w.special(n, e)
 	}
 	if err != nil {
-		return fmt.Errorf("copy /%s: %w", path.Join(n.srcRel, e.name), err)
+		return fmt.Errorf("copy /%s: %w", path.Join(n.Rel, e.Name), err)
 	}
 	return nil
 }
 
 // regular copies a file; what turns out to be something else goes to special.
-func (w *worker) regular(n *node, e entry) error {
+func (w *worker) regular(n *node, e beneath.Entry) error {
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	var st unix.Stat_t
-	if e.typ == 0 {
+	if e.Type == 0 {
 		// Named itself: a device must not be opened to see what it is.
-		if err := unix.Fstatat(n.src, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fstatat(n.FD, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return w.special(n, e)
 		}
 	}
-	in, err := openat(n.src, e.name, flags, 0)
+	in, err := beneath.Openat(n.FD, e.Name, flags, 0)
 	if err != nil {
 		return err
 	}
@@ -78,37 +81,47 @@ func (w *worker) regular(n *node, e entry) error {
 		return errors.New("is no longer a regular file")
 	}
 	if st.Nlink < 2 {
-		return w.contents(n, e.to, in, &st)
+		return w.contents(n, e, in, &st)
 	}
 	first, done := w.links.first(&st)
 	if first == nil {
-		err := w.contents(n, e.to, in, &st)
-		done(path.Join(n.path, e.to), err)
+		err := w.contents(n, e, in, &st)
+		done(path.Join(n.path, n.to(e)), err)
 		return err
 	}
-	if linked, err := w.link(n, e.to, first.path); err != nil || linked {
+	linked, err := w.link(n, n.to(e), first.path)
+	if linked {
+		w.c.from.Took(&n.Dir, e, &st, "") // as the first
+	}
+	if err != nil || linked {
 		return err
 	}
-	return w.contents(n, e.to, in, &st)
+	return w.contents(n, e, in, &st)
 }
 
 // contents makes the file and fills it from in.
-func (w *worker) contents(n *node, name string, in int, st *unix.Stat_t) error {
-	perm := w.c.modeOf(st) & 0o777
-	out, err := create(n, name, perm)
+func (w *worker) contents(n *node, e beneath.Entry, in int, st *unix.Stat_t) error {
+	perm := w.c.from.ModeOf(st) & 0o777
+	out, err := create(n, n.to(e), perm)
 	if err != nil {
 		return err
+	}
+	if w.c.from.Collects() {
+		w.hash = sha256.New()
 	}
 	err = w.data(out, in, st)
 	if err == nil {
 		err = w.c.dress(n, out, perm, st)
 	}
-	if err == nil && w.c.stage {
+	if err == nil && w.c.from.Stage {
 		// After the owner: changing it drops capabilities.
 		err = w.xattrs(out, in)
 	}
 	if e := unix.Close(out); err == nil {
 		err = e
+	}
+	if w.hash != nil && err == nil {
+		w.c.from.Took(&n.Dir, e, st, string(w.hash.Sum(nil)))
 	}
 	return err
 }
@@ -117,7 +130,7 @@ func (w *worker) contents(n *node, name string, in int, st *unix.Stat_t) error {
 // is cheaper than a read and a write.
 func (w *worker) data(out, in int, st *unix.Stat_t) error {
 	sparse := st.Blocks*512 < st.Size && st.Size > hole
-	if !sparse && st.Size <= oneCall {
+	if !sparse && st.Size <= oneCall && w.hash == nil {
 		at, err := copyRange(out, in, st.Size)
 		if err == nil || at > 0 || !canReadInstead(err) {
 			return err
@@ -130,7 +143,7 @@ func (w *worker) data(out, in int, st *unix.Stat_t) error {
 func copyRange(out, in int, size int64) (at int64, err error) {
 	for at < size {
 		k := 0
-		err := retry(func() (err error) {
+		err := beneath.Retry(func() (err error) {
 			k, err = unix.CopyFileRange(in, nil, out, nil, int(size-at), 0)
 			return err
 		})
@@ -170,6 +183,9 @@ func (w *worker) readWrite(out, in int, size int64, sparse bool) error {
 		if err := write(out, w.buf[:k], at, sparse); err != nil {
 			return err
 		}
+		if w.hash != nil {
+			w.hash.Write(w.buf[:k])
+		}
 		at += int64(k)
 		if k == 0 || k < len(w.buf) && at >= size {
 			break
@@ -194,7 +210,7 @@ func write(out int, b []byte, at int64, sparse bool) error {
 			}
 		}
 		k := 0
-		err := retry(func() (err error) {
+		err := beneath.Retry(func() (err error) {
 			if sparse {
 				k, err = unix.Pwrite(out, part, at)
 			} else {
@@ -214,7 +230,7 @@ func write(out int, b []byte, at int64, sparse bool) error {
 }
 
 func read(fd int, b []byte) (n int, err error) {
-	err = retry(func() (err error) { n, err = unix.Read(fd, b); return err })
+	err = beneath.Retry(func() (err error) { n, err = unix.Read(fd, b); return err })
 	return n, err
 }
 
@@ -230,23 +246,24 @@ func allZero(b []byte) bool {
 	return true
 }
 
-func (w *worker) symlink(n *node, e entry) error {
-	target, err := readlinkat(n.src, e.name)
+func (w *worker) symlink(n *node, e beneath.Entry) error {
+	target, err := beneath.Readlinkat(n.FD, e.Name)
 	if err != nil {
 		return err
 	}
-	err = replace(n, e.to, func() error { return unix.Symlinkat(target, n.dst, e.to) })
+	err = replace(n, n.to(e), func() error { return unix.Symlinkat(target, n.dst, n.to(e)) })
 	if err != nil {
 		return err
 	}
+	w.c.from.Took(&n.Dir, e, &unix.Stat_t{Mode: unix.S_IFLNK}, target)
 	return w.dressAt(n, e)
 }
 
 // special copies a FIFO or device. A socket is left out: it means nothing
 // without the process that listens.
-func (w *worker) special(n *node, e entry) error {
+func (w *worker) special(n *node, e beneath.Entry) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(n.src, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(n.FD, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -255,13 +272,14 @@ func (w *worker) special(n *node, e entry) error {
 	case unix.S_IFLNK:
 		return w.symlink(n, e)
 	}
-	mode := w.c.modeOf(&st)
-	err := replace(n, e.to, func() error {
+	w.c.from.Took(&n.Dir, e, &st, "")
+	mode := w.c.from.ModeOf(&st)
+	err := replace(n, n.to(e), func() error {
 		kind := st.Mode&unix.S_IFMT | mode&0o777
 		if w.c.nodes != nil && kind&unix.S_IFMT != unix.S_IFIFO {
-			return w.c.nodes(n.dst, e.to, kind, uint64(st.Rdev))
+			return w.c.nodes(n.dst, n.to(e), kind, uint64(st.Rdev))
 		}
-		return unix.Mknodat(n.dst, e.to, kind, int(st.Rdev))
+		return unix.Mknodat(n.dst, n.to(e), kind, int(st.Rdev))
 	})
 	if err != nil {
 		return err
@@ -293,7 +311,7 @@ func create(n *node, name string, perm uint32) (fd int, err error) {
 // replace runs a call that makes name, and once more after removing what was
 // there: mostly nothing is, and nobody has to look.
 func replace(n *node, name string, call func() error) error {
-	err := retry(call)
+	err := beneath.Retry(call)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -304,29 +322,27 @@ func replace(n *node, name string, call func() error) error {
 	if err != nil {
 		return &fs.PathError{Op: "remove", Path: "/" + path.Join(n.path, name), Err: err}
 	}
-	return retry(call)
+	return beneath.Retry(call)
 }
 
 // links are the files with several names that one copy has met.
 type links struct {
 	mu   sync.Mutex
-	seen map[inode]*linked
+	seen map[take.Inode]*linked
 }
-
-type inode struct{ dev, ino uint64 }
 
 type linked struct {
 	ready chan struct{} // closed when path is final
 	path  string        // below the destination's root; empty: it failed
 }
 
-func newLinks() *links { return &links{seen: map[inode]*linked{}} }
+func newLinks() *links { return &links{seen: map[take.Inode]*linked{}} }
 
 // first returns the copy of a file that another name of it has led to, when
 // that is there. For the first name it is nil, and done must be called.
 func (l *links) first(st *unix.Stat_t) (first *linked, done func(path string, err error)) {
 	l.mu.Lock()
-	key := inode{uint64(st.Dev), st.Ino}
+	key := take.Inode{Dev: uint64(st.Dev), Ino: st.Ino}
 	if e := l.seen[key]; e != nil {
 		l.mu.Unlock()
 		<-e.ready
@@ -341,14 +357,4 @@ func (l *links) first(st *unix.Stat_t) (first *linked, done func(path string, er
 		}
 		close(e.ready)
 	}
-}
-
-// keptXattr says whether a stage's extended attribute is copied: marks of the
-// overlay and labels of security modules belong to one machine.
-func keptXattr(name string) bool {
-	switch name {
-	case "security.selinux", "security.ima", "security.evm":
-		return false
-	}
-	return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
 }

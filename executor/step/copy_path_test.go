@@ -12,6 +12,7 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 )
 
@@ -51,7 +52,7 @@ func hostile(t *testing.T, tree, dest string, paths []string) {
 	if err == nil {
 		// The other way round: nothing may be read from outside either.
 		op = plan.Copy{Paths: []string{"d", "d/x", "d/*"}, Dest: "/copied/"}
-		err = copyAll(t, src, Source{Root: root, stage: true}, &op)
+		err = copyAll(t, src, Source{Root: root, Stage: true, Owners: true}, &op)
 		_, all := show(t, src, nil)
 		for _, line := range all {
 			if strings.Contains(line, "alive") {
@@ -88,28 +89,28 @@ func TestDeepTree(t *testing.T) {
 	must(t, deep(src, name, depth))
 	op := cp("/x", ".")
 	must(t, copyAll(t, root, Source{Root: src}, &op))
-	fd, err := openRoot(root)
+	fd, err := beneath.OpenRoot(root)
 	must(t, err)
-	at, err := resolve(fd, "/x/"+strings.Repeat(name+"/", depth)+"f")
+	at, err := beneath.Resolve(fd, "/x/"+strings.Repeat(name+"/", depth)+"f")
 	must(t, err)
-	if at.leaf != "f" {
+	if at.Leaf != "f" {
 		t.Errorf("the file at the bottom is not there: %+v", at)
 	}
-	at.close()
+	at.Close()
 	unix.Close(fd)
 	op = cp("/y", strings.Repeat(name+"/", depth)+"f")
 	must(t, copyAll(t, root, Source{Root: src}, &op))
 }
 
 func deep(dir, name string, depth int) error {
-	fd, err := openRoot(dir)
+	fd, err := beneath.OpenRoot(dir)
 	for range depth {
 		if err == nil {
 			err = unix.Mkdirat(fd, name, 0o755)
 		}
 		if err == nil {
 			var next int
-			next, err = openat(fd, name, openDir, 0)
+			next, err = beneath.Openat(fd, name, beneath.OpenDir, 0)
 			unix.Close(fd)
 			fd = next
 		}
@@ -117,7 +118,7 @@ func deep(dir, name string, depth int) error {
 	for _, f := range []string{"f", "g"} {
 		if err == nil && f == "f" {
 			var file int
-			file, err = openat(fd, f, unix.O_CREAT|unix.O_WRONLY, 0o644)
+			file, err = beneath.Openat(fd, f, unix.O_CREAT|unix.O_WRONLY, 0o644)
 			unix.Close(file)
 		} else if err == nil {
 			err = unix.Linkat(fd, "f", fd, f, 0)
@@ -140,24 +141,24 @@ func FuzzResolve(f *testing.F) {
 		root := filepath.Join(t.TempDir(), "root")
 		must(t, os.Mkdir(root, 0o755))
 		fuzzTree(root, tree)
-		fd, err := openRoot(root)
+		fd, err := beneath.OpenRoot(root)
 		must(t, err)
 		defer unix.Close(fd)
-		at, err := resolve(fd, p)
+		at, err := beneath.Resolve(fd, p)
 		if err != nil {
 			return
 		}
-		defer at.close()
-		real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", at.fd))
+		defer at.Close()
+		real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", at.FD))
 		must(t, err)
-		if real != filepath.Join(root, at.path) {
-			t.Fatalf("%q, %q: open is %s, named %s", tree, p, real, at.path)
+		if real != filepath.Join(root, at.Path) {
+			t.Fatalf("%q, %q: open is %s, named %s", tree, p, real, at.Path)
 		}
 		want, err := securejoin.SecureJoin(root, p)
 		if err != nil {
 			return
 		}
-		if got := filepath.Join(root, at.name()); got != want {
+		if got := filepath.Join(root, at.Name()); got != want {
 			t.Errorf("%q, %q: %s, want %s", tree, p, got, want)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
 // parentMode is the mode of directories that a destination implies.
@@ -16,59 +18,59 @@ const parentMode = 0o755
 // directories on the way. A destination that is a directory, or ends like one,
 // takes the file under its own name; any other is its new name, links followed.
 // The spot's leaf is the name in its directory, there or not.
-func (c *copier) target(dest, name string) (spot, error) {
+func (c *copier) target(dest, name string) (beneath.Spot, error) {
 	if !validName(name) {
-		return spot{}, fmt.Errorf("%q: not a file name", name)
+		return beneath.Spot{}, fmt.Errorf("%q: not a file name", name)
 	}
 	dir := dest
 	if !strings.HasSuffix(dest, "/") && !strings.HasSuffix(dest, "/.") {
 		dir = path.Dir(dest)
 	}
-	at, err := resolve(c.root, dir)
+	at, err := beneath.Resolve(c.root, dir)
 	if err != nil {
 		return at, err
 	}
-	if err := c.makeDirs(&at, len(at.rest), c.impliedMode()); err != nil {
-		at.close()
+	if err := c.makeDirs(&at, len(at.Rest), c.impliedMode()); err != nil {
+		at.Close()
 		return at, err
 	}
 	if dir == dest {
-		at.leaf = name
+		at.Leaf = name
 		return at, nil
 	}
-	at.close()
-	if at, err = resolve(c.root, dest); err != nil {
+	at.Close()
+	if at, err = beneath.Resolve(c.root, dest); err != nil {
 		return at, err
 	}
-	n := len(at.rest)
+	n := len(at.Rest)
 	switch {
-	case at.isDir():
-		at.leaf = name
+	case at.IsDir():
+		at.Leaf = name
 	case n > 0:
 		// A dangling link led here: its directory may be missing as well.
-		leaf := at.rest[n-1]
+		leaf := at.Rest[n-1]
 		if err := c.makeDirs(&at, n-1, c.impliedMode()); err != nil {
-			at.close()
+			at.Close()
 			return at, err
 		}
-		at.leaf, at.rest = leaf, nil
+		at.Leaf, at.Rest = leaf, nil
 	}
 	return at, nil
 }
 
 // targetDir finds the directory dest for the contents of a directory and makes
 // it if it is not there.
-func (c *copier) targetDir(dest string) (spot, error) {
-	at, err := resolve(c.root, dest)
+func (c *copier) targetDir(dest string) (beneath.Spot, error) {
+	at, err := beneath.Resolve(c.root, dest)
 	if err != nil {
 		return at, err
 	}
-	if at.leaf != "" {
-		at.close()
-		return at, fmt.Errorf("cannot copy to non-directory: %s", at.name())
+	if at.Leaf != "" {
+		at.Close()
+		return at, fmt.Errorf("cannot copy to non-directory: %s", at.Name())
 	}
-	if err := c.makeDirs(&at, len(at.rest), c.impliedMode()); err != nil {
-		at.close()
+	if err := c.makeDirs(&at, len(at.Rest), c.impliedMode()); err != nil {
+		at.Close()
 		return at, err
 	}
 	return at, nil
@@ -77,26 +79,28 @@ func (c *copier) targetDir(dest string) (spot, error) {
 // impliedMode is the mode of directories that a destination implies: they take
 // --chmod if it is a number.
 func (c *copier) impliedMode() uint32 {
-	if c.mode != nil && c.mode.octal {
-		return c.mode.mode & 0o777
+	if c.from.Mode != nil {
+		if mode, ok := c.from.Mode.Number(); ok {
+			return mode & 0o777
+		}
 	}
 	return parentMode
 }
 
 // makeDirs makes the first n of the directories that are missing at a spot and
 // goes there. They take --chown.
-func (c *copier) makeDirs(at *spot, n int, perm uint32) error {
-	if at.leaf != "" {
-		return &fs.PathError{Op: "mkdir", Path: at.name(), Err: unix.ENOTDIR}
+func (c *copier) makeDirs(at *beneath.Spot, n int, perm uint32) error {
+	if at.Leaf != "" {
+		return &fs.PathError{Op: "mkdir", Path: at.Name(), Err: unix.ENOTDIR}
 	}
 	for range n {
-		name := at.rest[0]
-		fd, err := makeDir(at.fd, name, perm, c.own)
+		name := at.Rest[0]
+		fd, err := makeDir(at.FD, name, perm, c.own)
 		if err != nil {
-			return &fs.PathError{Op: "mkdir", Path: path.Join("/", at.path, name), Err: err}
+			return &fs.PathError{Op: "mkdir", Path: path.Join("/", at.Path, name), Err: err}
 		}
-		unix.Close(at.fd)
-		at.fd, at.path, at.rest = fd, path.Join(at.path, name), at.rest[1:]
+		unix.Close(at.FD)
+		at.FD, at.Path, at.Rest = fd, path.Join(at.Path, name), at.Rest[1:]
 	}
 	return nil
 }
@@ -105,10 +109,10 @@ func (c *copier) makeDirs(at *spot, n int, perm uint32) error {
 // owner it belongs to the executor, or to the group of a set-gid parent, whose
 // bit it has in any case, as directories do.
 func makeDir(parent int, name string, perm uint32, own *owner) (fd int, err error) {
-	if err := retry(func() error { return unix.Mkdirat(parent, name, perm) }); err != nil {
+	if err := beneath.Retry(func() error { return unix.Mkdirat(parent, name, perm) }); err != nil {
 		return -1, err
 	}
-	if fd, err = openat(parent, name, openDir, 0); err != nil {
+	if fd, err = beneath.Openat(parent, name, beneath.OpenDir, 0); err != nil {
 		return -1, err
 	}
 	var st unix.Stat_t

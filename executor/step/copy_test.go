@@ -39,7 +39,7 @@ func (tt copyTest) run(t *testing.T) {
 	grow(t, root, baseTree)
 	grow(t, root, tt.onto)
 	_, before := show(t, root, nil)
-	from := Source{Root: src, stage: tt.stage}
+	from := Source{Root: src, Stage: tt.stage, Owners: tt.stage}
 	if tt.ignore != "" {
 		file := filepath.Join(t.TempDir(), "ignore")
 		must(t, os.WriteFile(file, []byte(tt.ignore), 0o644))
@@ -47,7 +47,7 @@ func (tt copyTest) run(t *testing.T) {
 		must(t, err)
 		from.Excluded = c.Excluded
 	}
-	early := CheckSources(&tt.op, from)
+	early := CheckSources(t.Context(), &tt.op, from)
 	err := copyAll(t, root, from, &tt.op)
 	if early != nil && (err == nil || err.Error() != early.Error()) {
 		t.Errorf("said before: %v; then: %v", early, err)
@@ -78,7 +78,7 @@ func (tt copyTest) run(t *testing.T) {
 func copyAll(t testing.TB, root string, from Source, op *plan.Copy) error {
 	t.Helper()
 	open := openFiles(t)
-	c, err := newCopier(root, root, from, op)
+	c, err := newCopier(root, root, from, op, false)
 	if err == nil {
 		err = errors.Join(c.all(t.Context(), op, Env{}), c.close())
 	}
@@ -439,7 +439,7 @@ func TestCopyCanceled(t *testing.T) {
 	src, root := t.TempDir(), t.TempDir()
 	smallFiles(t, src, 300)
 	open := openFiles(t)
-	c, err := newCopier(root, root, Source{Root: src}, &plan.Copy{Paths: []string{"."}, Dest: "/x"})
+	c, err := newCopier(root, root, Source{Root: src}, &plan.Copy{Paths: []string{"."}, Dest: "/x"}, false)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,77 +1,73 @@
 package step
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 // copyBatch is how many files of one directory a worker takes at a time.
 const copyBatch = 32
 
-// copyWorkers is how many files are copied at once: opening a file on a host
-// mount takes its time, but more threads than processors cost more in gVisor
-// than they win.
-func copyWorkers() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
-
 // node is a directory that is being copied. It is closed when the walk has left
 // it and everything in it is done.
 type node struct {
-	parent   *node
-	src, dst int    // open directories; dst is -1 until it is made
-	lazy     bool   // it is made when something in it is taken, not before
-	srcRel   string // below the source's root
-	sub      string // below the directory that is copied
-	path     string // below the destination's root
-	st       unix.Stat_t
-	matches  matches
-	// wanted: it is copied for itself, not only as the parent of something.
-	wanted bool
+	take.Dir
+	parent *node
+	dst    int    // open directory; -1 until it is made
+	path   string // below the destination's root
+	as     string // what its single file is called there; empty: as it is
 	// setgid: what is made in dst does not belong to the executor's group.
 	setgid  bool
 	pending atomic.Int32
 }
 
+// to is what an entry is called where it is copied to.
+func (n *node) to(e beneath.Entry) string { return cmp.Or(n.as, e.Name) }
+
 // treeCopy is one walk with its workers.
 type treeCopy struct {
-	c      *copier
-	filter filter
-	links  *links
-	jobs   chan job
-	fail   context.CancelCauseFunc
-	took   bool
+	c     *copier
+	from  take.Argument
+	links *links
+	jobs  chan job
+	fail  context.CancelCauseFunc
+	took  bool
 }
 
 // job is some files of one directory.
 type job struct {
 	n       *node
-	entries []entry
+	entries []beneath.Entry
 }
 
 // dir copies what the directory at holds into dest. The directory dest itself
 // gets the times of the source but keeps its owner and mode.
-func (c *copier) dir(ctx context.Context, at spot, dest string, f filter) (took bool, err error) {
+func (c *copier) dir(ctx context.Context, at beneath.Spot, dest string, from take.Argument) (took bool, err error) {
 	to, err := c.targetDir(dest)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	top := &node{dst: to.fd, srcRel: at.path, path: to.path, wanted: true}
-	if top.src, err = reopen(at.fd); err != nil {
-		to.close()
+	top := &node{Dir: take.Dir{Rel: at.Path, Wanted: true}, dst: to.FD, path: to.Path}
+	if top.FD, err = beneath.Reopen(at.FD); err != nil {
+		to.Close()
 		return false, err
 	}
 	top.pending.Store(1)
-	n := copyWorkers()
-	t := &treeCopy{c: c, filter: f, links: newLinks(), jobs: make(chan job, 2*n), fail: cancel}
+	n := take.Workers()
+	t := &treeCopy{c: c, from: from, links: newLinks(), jobs: make(chan job, 2*n), fail: cancel}
 	var workers sync.WaitGroup
 	for range n {
 		workers.Go(func() { t.work(ctx) })
@@ -88,8 +84,8 @@ func (c *copier) dir(ctx context.Context, at spot, dest string, f filter) (took 
 
 // top reads the attributes of the outermost directory and walks it.
 func (t *treeCopy) top(ctx context.Context, n *node) (err error) {
-	if err := unix.Fstat(n.src, &n.st); err != nil {
-		return &fs.PathError{Op: "stat", Path: "/" + n.srcRel, Err: err}
+	if err := unix.Fstat(n.FD, &n.Stat); err != nil {
+		return &fs.PathError{Op: "stat", Path: "/" + n.Rel, Err: err}
 	}
 	if n.setgid, err = isSetgid(n.dst); err != nil {
 		return err
@@ -99,23 +95,9 @@ func (t *treeCopy) top(ctx context.Context, n *node) (err error) {
 
 // walk hands the files of a directory to the workers and walks what is below.
 func (t *treeCopy) walk(ctx context.Context, n *node) error {
-	entries, err := readDir(n.src, n.srcRel)
+	files, dirs, err := t.from.List(ctx, &n.Dir)
 	if err != nil {
 		return err
-	}
-	var dirs []*node
-	files := entries[:0]
-	for _, e := range entries {
-		take, sub, err := t.judge(n, e)
-		switch {
-		case err != nil:
-			return err
-		case sub != nil:
-			sub.lazy = !take
-			dirs = append(dirs, sub)
-		case take:
-			files = append(files, e)
-		}
 	}
 	if len(files) > 0 {
 		if err := t.make(n); err != nil {
@@ -130,41 +112,12 @@ func (t *treeCopy) walk(ctx context.Context, n *node) error {
 		files = files[k:]
 	}
 	for _, d := range dirs {
-		if err := t.enter(ctx, d); err != nil {
+		sub := &node{Dir: *d, parent: n, dst: -1, path: path.Join(n.path, path.Base(d.Rel))}
+		if err := t.enter(ctx, sub); err != nil {
 			return err
 		}
 	}
 	return context.Cause(ctx)
-}
-
-// judge says whether an entry is taken; for a directory that has to be looked
-// into it returns its node.
-func (t *treeCopy) judge(n *node, e entry) (take bool, sub *node, err error) {
-	dir := e.typ == unix.S_IFDIR
-	rel := path.Join(n.srcRel, e.name)
-	if dir {
-		if all, err := t.c.hides(rel, true); err != nil || all {
-			return false, nil, err
-		}
-	}
-	hide, err := t.c.hides(rel, false)
-	if err != nil || hide && !dir {
-		return false, nil, err
-	}
-	wanted, below, m, err := t.filter.judge(path.Join(n.sub, e.name), n.matches)
-	switch {
-	case err != nil:
-		return false, nil, err
-	case !dir:
-		// A socket means nothing without the process that listens.
-		return wanted && e.typ != unix.S_IFSOCK, nil, nil
-	case !wanted && !below:
-		return false, nil, nil
-	}
-	return wanted && !hide, &node{
-		parent: n, src: -1, dst: -1, srcRel: rel, sub: path.Join(n.sub, e.name),
-		path: path.Join(n.path, e.name), matches: m, wanted: wanted,
-	}, nil
 }
 
 // enter opens a directory and walks it.
@@ -172,13 +125,11 @@ func (t *treeCopy) enter(ctx context.Context, n *node) (err error) {
 	n.pending.Store(1)
 	n.parent.pending.Add(1)
 	defer t.done(ctx, n)
-	if n.src, err = openat(n.parent.src, base(n.srcRel), openDir, 0); err == nil {
-		err = unix.Fstat(n.src, &n.st)
+	if err := t.from.Enter(&n.parent.Dir, &n.Dir); err != nil {
+		return &fs.PathError{Op: "open", Path: "/" + n.Rel, Err: err}
 	}
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: "/" + n.srcRel, Err: err}
-	}
-	if !n.lazy {
+	t.from.TookDir(&n.Dir)
+	if !n.Lazy {
 		if err := t.make(n); err != nil {
 			return err
 		}
@@ -195,21 +146,21 @@ func (t *treeCopy) make(n *node) error {
 		return err
 	}
 	t.took = true
-	name, mode := base(n.path), t.c.modeOf(&n.st)
-	err := retry(func() error { return unix.Mkdirat(n.parent.dst, name, mode&0o777) })
+	name, mode := path.Base(n.path), t.c.from.ModeOf(&n.Stat)
+	err := beneath.Retry(func() error { return unix.Mkdirat(n.parent.dst, name, mode&0o777) })
 	existed := errors.Is(err, unix.EEXIST)
 	if err != nil && !existed {
 		return &fs.PathError{Op: "mkdir", Path: "/" + n.path, Err: err}
 	}
-	n.dst, err = openat(n.parent.dst, name, openDir, 0)
+	n.dst, err = beneath.Openat(n.parent.dst, name, beneath.OpenDir, 0)
 	switch {
 	case existed && (errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)):
 		return fmt.Errorf("cannot copy to non-directory: /%s", n.path)
 	case err != nil:
 		return &fs.PathError{Op: "open", Path: "/" + n.path, Err: err}
-	case existed && !n.wanted:
+	case existed && !n.Wanted:
 		// A parent that was there keeps its owner, as with BuildKit.
-		mode = n.st.Mode & 0o7777
+		mode = n.Stat.Mode & 0o7777
 		err = unix.Fchmod(n.dst, mode)
 	default:
 		err = t.c.dressDir(n, mode, existed)
@@ -227,14 +178,14 @@ func (t *treeCopy) done(ctx context.Context, n *node) {
 	for ; n != nil && n.pending.Add(-1) == 0; n = n.parent {
 		if n.dst >= 0 {
 			if ctx.Err() == nil {
-				if err := futimes(n.dst, &n.st); err != nil {
+				if err := futimes(n.dst, &n.Stat); err != nil {
 					t.fail(fmt.Errorf("set times of /%s: %w", n.path, err))
 				}
 			}
 			unix.Close(n.dst)
 		}
-		if n.src >= 0 {
-			unix.Close(n.src)
+		if n.FD >= 0 {
+			unix.Close(n.FD)
 		}
 	}
 }

@@ -14,5 +14,8 @@
 // step that they are lent to. The socket of an agent is the one thing that this
 // room serves.
 //
+// What a copy takes, and with which digest, is take's to say; where it goes to is
+// decided here.
+//
 // It must not dial, print, read the environment or keep state between steps.
 package step

@@ -1,21 +1,15 @@
 package step
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
-// modeOf is the mode of the copy of a file with attributes st.
-func (c *copier) modeOf(st *unix.Stat_t) uint32 {
-	mode := st.Mode & 0o7777
-	if c.mode != nil {
-		mode = c.mode.apply(mode, st.Mode&unix.S_IFMT == unix.S_IFDIR)
-	}
-	return mode
-}
+// setGID is the set-group-ID bit of a mode.
+const setGID = 0o2000
 
 // ownerOf is the owner of the copy: files of a context are root's, whoever they
 // belong to on the host.
@@ -23,7 +17,7 @@ func (c *copier) ownerOf(st *unix.Stat_t) owner {
 	switch {
 	case c.own != nil:
 		return *c.own
-	case c.stage:
+	case c.from.Stage:
 		return owner{st.Uid, st.Gid}
 	}
 	return owner{}
@@ -32,7 +26,7 @@ func (c *copier) ownerOf(st *unix.Stat_t) owner {
 // dress gives a new file, made with perm, owner, mode and times. What it has by
 // itself is not set again: in gVisor each call costs as much as the file's data.
 func (c *copier) dress(n *node, fd int, perm uint32, st *unix.Stat_t) error {
-	want, mode := c.ownerOf(st), c.modeOf(st)
+	want, mode := c.ownerOf(st), c.from.ModeOf(st)
 	chown := want != c.self || n.setgid
 	if chown {
 		if err := unix.Fchown(fd, int(want.uid), int(want.gid)); err != nil {
@@ -72,7 +66,7 @@ func (c *copier) grant(fd int, perm uint32) (uint32, error) {
 // dressDir gives a directory that is copied owner, mode and attributes. Its
 // times come when all is in it.
 func (c *copier) dressDir(n *node, mode uint32, existed bool) error {
-	want := c.ownerOf(&n.st)
+	want := c.ownerOf(&n.Stat)
 	if existed || n.parent.setgid || want != c.self {
 		if err := unix.Fchown(n.dst, int(want.uid), int(want.gid)); err != nil {
 			return err
@@ -81,31 +75,31 @@ func (c *copier) dressDir(n *node, mode uint32, existed bool) error {
 	if err := unix.Fchmod(n.dst, mode); err != nil {
 		return err
 	}
-	if !c.stage {
+	if !c.from.Stage {
 		return nil
 	}
-	return (&worker{c: c}).xattrs(n.dst, n.src)
+	return (&worker{c: c}).xattrs(n.dst, n.FD)
 }
 
 // dressAt gives a new link, FIFO or device owner, mode and times.
-func (w *worker) dressAt(n *node, e entry) error {
+func (w *worker) dressAt(n *node, e beneath.Entry) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(n.src, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(n.FD, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if want := w.c.ownerOf(&st); want != w.c.self || n.setgid {
-		err := unix.Fchownat(n.dst, e.to, int(want.uid), int(want.gid), unix.AT_SYMLINK_NOFOLLOW)
+		err := unix.Fchownat(n.dst, n.to(e), int(want.uid), int(want.gid), unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil {
 			return fmt.Errorf("chown: %w", err)
 		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Fchmodat(n.dst, e.to, w.c.modeOf(&st), 0); err != nil {
+		if err := unix.Fchmodat(n.dst, n.to(e), w.c.from.ModeOf(&st), 0); err != nil {
 			return fmt.Errorf("chmod: %w", err)
 		}
 	}
 	times := []unix.Timespec{st.Atim, st.Mtim}
-	if err := unix.UtimesNanoAt(n.dst, e.to, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.UtimesNanoAt(n.dst, n.to(e), times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("set times: %w", err)
 	}
 	return nil
@@ -126,44 +120,5 @@ func isSetgid(dir int) (bool, error) {
 // xattrs copies extended attributes. One that cannot be read or set is left
 // out, as BuildKit does.
 func (w *worker) xattrs(to, from int) error {
-	return w.attrs.each(from, func(name string, value []byte) error { return unix.Fsetxattr(to, name, value, 0) })
-}
-
-// attrReader has the room for reading extended attributes.
-type attrReader []byte
-
-// each calls do for every attribute of an open file that a copy keeps, in their
-// order in the list.
-func (r *attrReader) each(fd int, do func(name string, value []byte) error) error {
-	if *r == nil {
-		*r = make([]byte, 128<<10) // XATTR_LIST_MAX and XATTR_SIZE_MAX
-	}
-	list, value := (*r)[:64<<10], (*r)[64<<10:]
-	n, err := unix.Flistxattr(fd, list)
-	if err != nil || n == 0 {
-		return ignoreXattr(err)
-	}
-	for _, name := range strings.Split(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
-		if !keptXattr(name) {
-			continue
-		}
-		k, err := unix.Fgetxattr(fd, name, value)
-		if err == nil {
-			err = do(name, value[:k])
-		}
-		if err := ignoreXattr(err); err != nil {
-			return fmt.Errorf("attribute %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// ignoreXattr passes on only what says that the disk is full or broken.
-func ignoreXattr(err error) error {
-	for _, bad := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS} {
-		if errors.Is(err, bad) {
-			return err
-		}
-	}
-	return nil
+	return w.attrs.Each(from, func(name string, value []byte) error { return unix.Fsetxattr(to, name, value, 0) })
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
@@ -138,7 +139,7 @@ func (r *run) addFiles() error {
 // where the image lacks it: the directories of the kernel's filesystems and the
 // working directory.
 func completeRoot(root, cwd string) error {
-	dir, err := openRoot(root)
+	dir, err := beneath.OpenRoot(root)
 	if err != nil {
 		return err
 	}
@@ -156,15 +157,15 @@ func completeRoot(root, cwd string) error {
 			return fmt.Errorf("/%s of the image is not a directory", name)
 		}
 	}
-	at, err := resolve(dir, cwd)
+	at, err := beneath.Resolve(dir, cwd)
 	if err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
-	defer at.close()
-	if at.leaf != "" {
+	defer at.Close()
+	if at.Leaf != "" {
 		return &fs.PathError{Op: "chdir", Path: cwd, Err: unix.ENOTDIR}
 	}
-	if err := mkdirs(at.fd, at.rest); err != nil {
+	if err := mkdirs(at.FD, at.Rest); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
 	return nil
@@ -172,7 +173,7 @@ func completeRoot(root, cwd string) error {
 
 // mkdirs makes directories below dir, each in the one before, mode 0755.
 func mkdirs(dir int, names []string) error {
-	fd, err := dup(dir)
+	fd, err := beneath.Dup(dir)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ func mkdirs(dir int, names []string) error {
 		if err := unix.Mkdirat(fd, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return &fs.PathError{Op: "mkdir", Path: name, Err: err}
 		}
-		next, err := openat(fd, name, openDir, 0)
+		next, err := beneath.Openat(fd, name, beneath.OpenDir, 0)
 		if err != nil {
 			return &fs.PathError{Op: "open", Path: name, Err: err}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -72,7 +73,7 @@ func (r *run) addAgent(ctx context.Context, m plan.Mount) error {
 // listen makes the socket "agent" in dir. The name of a socket may have about a
 // hundred bytes only: it is named by the directory's descriptor.
 func listen(dir string) (*net.UnixListener, error) {
-	fd, err := openRoot(dir)
+	fd, err := beneath.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
@@ -156,20 +157,20 @@ func (r *run) cacheFrom(ctx context.Context, m plan.Mount) (dir string, undo fun
 
 // directory is the path of a directory below root, free of links.
 func directory(root, name string) (string, error) {
-	fd, err := openRoot(root)
+	fd, err := beneath.OpenRoot(root)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
-	at, err := resolve(fd, name)
+	at, err := beneath.Resolve(fd, name)
 	if err != nil {
 		return "", err
 	}
-	defer at.close()
-	if !at.isDir() {
+	defer at.Close()
+	if !at.IsDir() {
 		return "", fmt.Errorf("%q: not a directory", filepath.Join("/", name))
 	}
-	return filepath.Join(root, at.name()), nil
+	return filepath.Join(root, at.Name()), nil
 }
 
 // ownerOf is the mode and owner of a new cache directory.

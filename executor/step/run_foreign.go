@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
 // ForeignError is a command that is a program for another architecture.
@@ -38,7 +40,7 @@ const (
 // cwd of a stage, since it or its interpreter is for another architecture. It
 // returns nil where that is not so, or not to be seen.
 func foreign(root, cwd, file string) error {
-	dir, err := openRoot(root)
+	dir, err := beneath.OpenRoot(root)
 	if err != nil {
 		return nil
 	}
@@ -63,15 +65,15 @@ func foreign(root, cwd, file string) error {
 // programHead is the beginning of a regular file of a stage; nil if there is
 // none.
 func programHead(root int, file string) []byte {
-	at, err := resolve(root, file)
+	at, err := beneath.Resolve(root, file)
 	if err != nil {
 		return nil
 	}
-	defer at.close()
-	if at.leaf == "" {
+	defer at.Close()
+	if at.Leaf == "" {
 		return nil
 	}
-	fd, err := openat(at.fd, at.leaf, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := beneath.Openat(at.FD, at.Leaf, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
@@ -60,22 +61,22 @@ func (r *run) addBind(ctx context.Context, m plan.Mount) error {
 
 // bind adds the mount of what source is below root.
 func (r *run) bind(root, source string, m childMount) error {
-	dir, err := openRoot(root)
+	dir, err := beneath.OpenRoot(root)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
-	at, err := resolve(dir, source)
-	if errors.Is(err, unix.ENOTDIR) || err == nil && len(at.rest) > 0 {
+	at, err := beneath.Resolve(dir, source)
+	if errors.Is(err, unix.ENOTDIR) || err == nil && len(at.Rest) > 0 {
 		err = fmt.Errorf("%q: not found", filepath.Join("/", source))
 	}
 	if err != nil {
 		return fmt.Errorf("RUN --mount: %w", err)
 	}
-	defer at.close()
+	defer at.Close()
 	// Free of links, and nobody changes it while it is mounted.
-	m.Source = filepath.Join(root, at.name())
-	m.Dir = at.isDir()
+	m.Source = filepath.Join(root, at.Name())
+	m.Dir = at.IsDir()
 	r.config.Mounts = append(r.config.Mounts, m)
 	return nil
 }
@@ -122,7 +123,7 @@ func Materialize(ctx context.Context, files Source, path string, env Env) (dir s
 		return "", err
 	}
 	op := &plan.Copy{Paths: []string{literal(path)}, Dest: path}
-	c, err := newCopier(dir, dir, files, op)
+	c, err := newCopier(dir, dir, files, op, false)
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
 
@@ -22,7 +23,7 @@ func kernelDirs() []string { return []string{"/dev", "/proc", "/sys"} }
 // look as before, so that a copy of them, should the command cause one, changes
 // nothing. some says that there is any.
 func makeStubs(view, dir string, mounts []childMount) (some bool, err error) {
-	root, err := openRoot(view)
+	root, err := beneath.OpenRoot(view)
 	if err != nil {
 		return false, err
 	}
@@ -52,12 +53,12 @@ type stubs struct {
 
 // add makes one mount point if it is missing.
 func (s *stubs) add(root int, m childMount) error {
-	at, err := resolve(root, m.Target)
+	at, err := beneath.Resolve(root, m.Target)
 	if err != nil {
 		return err
 	}
-	defer at.close()
-	name := at.name()
+	defer at.Close()
+	name := at.Name()
 	if name == "/" {
 		return errors.New("the root cannot be a mount point")
 	}
@@ -66,19 +67,19 @@ func (s *stubs) add(root int, m childMount) error {
 	}
 	s.covered = append(s.covered, name)
 	switch {
-	case len(at.rest) == 0 && at.isDir() != m.isDir():
+	case len(at.Rest) == 0 && at.IsDir() != m.isDir():
 		if m.isDir() {
 			return unix.ENOTDIR
 		}
 		return unix.EISDIR
-	case len(at.rest) == 0:
+	case len(at.Rest) == 0:
 		return nil
 	}
 	s.some = true
-	if err := s.clone(at.path); err != nil {
+	if err := s.clone(at.Path); err != nil {
 		return err
 	}
-	return s.make(at.path, at.rest, m.isDir())
+	return s.make(at.Path, at.Rest, m.isDir())
 }
 
 // clone makes the directory rel of the stage in s.dir too, with its parents.

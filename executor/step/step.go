@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
 )
 
 // Env is what a step works with beside its own instruction and its tree.
@@ -39,6 +41,8 @@ type Env struct {
 	// Output takes what a command writes: stream 1 or 2. The data is valid
 	// during the call only. Calls for the two streams may overlap.
 	Output func(stream int, data []byte)
+	// Took is told the Digest of what a copy took from a context; nil: nobody is.
+	Took func(sum [sha256.Size]byte)
 	// Run holds what every RUN sees.
 	Run request.Run
 	// Timeout bounds the time of a step; 0: nothing does.
@@ -53,18 +57,7 @@ type Env struct {
 }
 
 // Source is a tree of files to copy from.
-type Source struct {
-	// Root is the directory; nothing above it is ever read.
-	Root string
-	// Excluded says whether an ignore file hides a path, given relative to Root
-	// with slashes and without a leading one; nil: nothing is hidden.
-	// With dir set it says that nothing below the path is to be seen either;
-	// without, a directory may be hidden that holds files which are not. The
-	// directory is then there if one of them is.
-	Excluded func(rel string, dir bool) (bool, error)
-
-	stage bool // a stage: owners and extended attributes are kept
-}
+type Source = take.Source
 
 // named is the named context called name.
 func (e Env) named(name string) (Source, error) {

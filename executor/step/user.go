@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 )
 
 const (
@@ -37,7 +39,7 @@ type identity struct {
 // numbers; a number need not be in passwd and then has group 0; the groups that
 // list the user are its supplementary ones, but not if a group is given.
 func lookupUser(root, spec string) (identity, error) {
-	dir, err := openRoot(root)
+	dir, err := beneath.OpenRoot(root)
 	if err != nil {
 		return identity{}, err
 	}
@@ -288,26 +290,26 @@ func eachEntry(root int, name string, fn func(fields []string) (more bool, err e
 // openRegular opens a regular file below root for reading. It never blocks, as
 // opening a FIFO could, and never touches a device.
 func openRegular(root int, name string) (*os.File, error) {
-	at, err := resolve(root, name)
+	at, err := beneath.Resolve(root, name)
 	if err != nil {
 		return nil, err
 	}
-	defer at.close()
+	defer at.Close()
 	switch {
-	case len(at.rest) > 0:
+	case len(at.Rest) > 0:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.ENOENT}
-	case at.leaf == "":
+	case at.Leaf == "":
 		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(at.fd, at.leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(at.FD, at.Leaf, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	fd, err := openat(at.fd, at.leaf, flags, 0)
+	fd, err := beneath.Openat(at.FD, at.Leaf, flags, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}

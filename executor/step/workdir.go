@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/beneath"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/rootfs"
 )
@@ -29,7 +30,7 @@ func doWorkdir(ctx context.Context, op *plan.Workdir, tree *rootfs.Tree, env Env
 // makeWorkdir makes the directory and its missing parents, all of them the
 // user's. What is there stays as it is.
 func makeWorkdir(root string, op *plan.Workdir, env Env) error {
-	dir, err := openRoot(root)
+	dir, err := beneath.OpenRoot(root)
 	if err != nil {
 		return err
 	}
@@ -43,12 +44,12 @@ func makeWorkdir(root string, op *plan.Workdir, env Env) error {
 		env.tellUnknown("USER "+op.User, unknown)
 		c.own = &own
 	}
-	at, err := resolve(dir, op.Path)
+	at, err := beneath.Resolve(dir, op.Path)
 	if err != nil {
 		return err
 	}
-	defer at.close()
-	above, missing := at.path, at.rest
+	defer at.Close()
+	above, missing := at.Path, at.Rest
 	if err := c.makeDirs(&at, len(missing), parentMode); err != nil {
 		return err
 	}

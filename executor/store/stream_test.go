@@ -36,7 +36,7 @@ func (r *recorder) Open(what request.Output) (request.Stream, error) {
 	return r.all[len(r.all)-1], nil
 }
 
-func (r *recorder) Keep(string) error { return nil }
+func (r *recorder) Keep(request.Output) error { return nil }
 
 func (r *recorded) Commit(digest string) error {
 	r.digest, r.state = digest, "committed"

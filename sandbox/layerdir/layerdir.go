@@ -11,24 +11,22 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/whole"
 )
 
 const (
 	imageSuffix = ".erofs"
 	blobSuffix  = ".blob"
 	noteSuffix  = ".json"
-	newPrefix   = ".new-"
 	maxNote     = 4096 // bytes
 	// maxHeld is how many images one build holds; the most recently used ones.
 	maxHeld = 512
-	// abandoned is the age from which a file that is not complete is taken for
-	// that of a writer that died: a living one writes all the time.
-	abandoned = time.Hour
 )
 
 // keyForm is the key of an image; that of a blob begins with blobPrefix.
@@ -66,41 +64,57 @@ func Open(path string, limit int64, boot string) (*Dir, error) {
 		return nil, fmt.Errorf("layer images: %w", err)
 	}
 	d := &Dir{path: path, limit: limit, boot: boot}
-	return d, errors.Join(d.sweep(newPrefix+"*", abandoned), d.sweep("*"+recallSuffix, forgetAfter), d.sweep("*"+stepSuffix, forgetAfter))
+	return d, d.sweep()
 }
 
-// sweep removes files of at least that age.
-func (d *Dir) sweep(pattern string, age time.Duration) error {
-	left, err := filepath.Glob(filepath.Join(d.path, pattern))
+// sweep removes what writers that died left: files without their names, and notes
+// without their images.
+func (d *Dir) sweep() error {
+	err := whole.Sweep(d.path, 0)
+	if err == nil {
+		err = whole.Locked(d.path, d.dropNotes)
+	}
 	if err != nil {
 		return fmt.Errorf("layer images: %w", err)
 	}
-	for _, name := range left {
-		info, err := os.Lstat(name)
-		if err == nil && time.Since(info.ModTime()) >= age {
-			err = os.RemoveAll(name)
+	return nil
+}
+
+// dropNotes removes the notes that are of nothing.
+func (d *Dir) dropNotes() error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		key, ok := strings.CutSuffix(e.Name(), noteSuffix)
+		if !ok || !keyForm.MatchString(key) {
+			continue
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("layer images: %w", err)
+		if _, err := os.Lstat(d.file(key)); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(d.noteOf(key)) // it is found again next time
 		}
 	}
 	return nil
 }
 
-// note is what is known about an image.
+// note is what is known about an image. Boot and Inode say when, and of which file,
+// somebody has known that the digest is right.
 type note struct {
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
 	Boot   string `json:"boot"`
+	Inode  uint64 `json:"inode"`
 }
 
 // Image is an image that is held: it stays until Close.
 type Image struct {
-	Key  string
-	Path string
-	file *os.File
-	dir  *Dir
-	note note
+	Key   string
+	Path  string
+	file  *os.File
+	dir   *Dir
+	note  note
+	inode uint64
 }
 
 // Size is the size of the image in bytes.
@@ -108,35 +122,6 @@ func (i *Image) Size() int64 { return i.note.Size }
 
 // Close lets go of the image.
 func (i *Image) Close() error { return i.file.Close() }
-
-// found is an image in the directory.
-type found struct {
-	key  string
-	used time.Time
-	size int64
-}
-
-// list finds all images, the most recently used first.
-func (d *Dir) list() ([]found, error) {
-	entries, err := os.ReadDir(d.path)
-	if err != nil {
-		return nil, fmt.Errorf("layer images: %w", err)
-	}
-	var list []found
-	for _, e := range entries {
-		key := strings.TrimSuffix(strings.TrimSuffix(e.Name(), imageSuffix), blobSuffix)
-		if !keyForm.MatchString(key) || filepath.Join(d.path, e.Name()) != d.file(key) {
-			continue
-		}
-		info, err := e.Info()
-		if err != nil {
-			continue // somebody has just removed it
-		}
-		list = append(list, found{key, info.ModTime(), info.Size()})
-	}
-	slices.SortFunc(list, func(a, b found) int { return b.used.Compare(a.used) })
-	return list, nil
-}
 
 // Hold returns the images of base layers that there are, the most recently used first, at most
 // 512. What is damaged is left out.
@@ -150,7 +135,7 @@ func (d *Dir) Hold() ([]*Image, error) {
 		if len(held) == maxHeld {
 			break
 		}
-		if strings.HasPrefix(f.key, blobPrefix) || strings.HasPrefix(f.key, stepPrefix) {
+		if f.key == "" || strings.HasPrefix(f.key, blobPrefix) || strings.HasPrefix(f.key, stepPrefix) {
 			continue
 		}
 		if i, err := d.open(f.key); err == nil {
@@ -166,6 +151,19 @@ func (d *Dir) Open(key string) (*Image, error) {
 		return nil, err
 	}
 	return d.open(key)
+}
+
+// openWhole holds one that is there and not damaged.
+func (d *Dir) openWhole(key string) (*Image, error) {
+	i, err := d.open(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.Use(); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
 }
 
 // file is where an image or a blob lies.
@@ -204,6 +202,7 @@ func (i *Image) check() error {
 	if err != nil || !os.SameFile(own, there) || !own.Mode().IsRegular() {
 		return fs.ErrNotExist // it was removed before the lock was there
 	}
+	i.inode = inodeOf(own)
 	b, err := readNote(i.dir.noteOf(i.Key))
 	if err != nil {
 		return err
@@ -229,18 +228,17 @@ func readNote(path string) ([]byte, error) {
 // of one that nobody has used since the machine started. One that is damaged is
 // removed, and the error says so.
 func (i *Image) Use() error {
-	if i.note.Boot != i.dir.boot {
+	if i.note.Boot != i.dir.boot || i.note.Inode != i.inode {
 		sum := sha256.New()
 		if err := digest(sum, i); err != nil {
 			return fmt.Errorf("layer image %s: %w", i.Key, err)
 		}
 		if hex.EncodeToString(sum.Sum(nil)) != i.note.SHA256 {
-			i.dir.remove(i.Key)
-			return fmt.Errorf("layer image %s: %w", i.Key, errDamaged)
+			err := whole.Locked(i.dir.path, i.removeOwn)
+			return errors.Join(fmt.Errorf("layer image %s: %w", i.Key, errDamaged), err)
 		}
-		i.note.Boot = i.dir.boot
-		if err := i.dir.write(i.Key, i.note); err != nil {
-			return err
+		if err := whole.Locked(i.dir.path, i.noteChecked); err != nil {
+			return fmt.Errorf("layer image %s: %w", i.Key, err)
 		}
 	}
 	now := time.Now()
@@ -248,6 +246,35 @@ func (i *Image) Use() error {
 		return fmt.Errorf("layer image %s: %w", i.Key, err)
 	}
 	return nil
+}
+
+// isThere tells whether the image has its name still: it is no other's, and not gone.
+func (i *Image) isThere() bool {
+	there, err := os.Lstat(i.Path)
+	return err == nil && inodeOf(there) == i.inode
+}
+
+func (i *Image) removeOwn() error {
+	if i.isThere() {
+		i.dir.remove(i.Key)
+	}
+	return nil
+}
+
+func (i *Image) noteChecked() error {
+	i.note.Boot, i.note.Inode = i.dir.boot, i.inode
+	if !i.isThere() {
+		return nil // another one has come in its place, with its own note
+	}
+	return i.dir.write(i.Key, i.note)
+}
+
+func inodeOf(info fs.FileInfo) uint64 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return st.Ino
 }
 
 // digest hashes an image in the order in which it came: the first block last; and a
@@ -273,6 +300,7 @@ func (d *Dir) write(key string, n note) error {
 	return d.put(b, d.noteOf(key))
 }
 
+// remove removes an image and its note, while the directory is locked.
 func (d *Dir) remove(key string) {
 	// What cannot be removed is found again next time.
 	_ = os.Remove(d.file(key))

@@ -45,7 +45,7 @@ func put(t *testing.T, d *Dir, n int) *Image {
 		}
 		sent = sent[k:]
 	}
-	i, err := in.Commit("")
+	i, _, err := in.Commit("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestKeep(t *testing.T) {
 		t.Errorf("images: %s", got)
 	}
 	entries, err := os.ReadDir(path)
-	if err != nil || len(entries) != 2 {
+	if err != nil || len(entries) != 3 { // and the lock
 		t.Errorf("%v, %v", entries, err)
 	}
 }
@@ -163,7 +163,7 @@ func TestTrim(t *testing.T) {
 	if r, err := Prune(d.path, time.Time{}); err != nil || r.Layers != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if entries, err := os.ReadDir(d.path); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(d.path); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
@@ -172,7 +172,7 @@ func TestRefused(t *testing.T) {
 	d := open(t, t.TempDir(), 1<<20, "boot")
 	if in, err := d.Create(""); err != nil {
 		t.Error(err)
-	} else if _, err := in.Commit("x"); !errors.Is(err, ErrForm) {
+	} else if _, _, err := in.Commit("x"); !errors.Is(err, ErrForm) {
 		t.Errorf("committed: %v", err)
 	}
 	for _, k := range []string{"../x", key(1)[1:], key(1) + "\n", strings.ToUpper(key(0xa))} {
@@ -188,7 +188,7 @@ func TestRefused(t *testing.T) {
 		if _, err := in.Write(make([]byte, size)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := in.Commit(""); !errors.Is(err, ErrSize) {
+		if _, _, err := in.Commit(""); !errors.Is(err, ErrSize) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
@@ -204,18 +204,107 @@ func TestRefused(t *testing.T) {
 	if got := keys(t, d); got != "" {
 		t.Errorf("a link counts: %s", got)
 	}
-	// What a writer left that died is removed some time later.
-	dead, err := d.Create(key(2))
+}
+
+// TestDead: what a writer left that died is removed, and nothing of a living one; so
+// is a note whose image never came.
+func TestDead(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "[a-z]"), 1<<20, "boot")
+	in, err := d.Create(key(2))
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := time.Now().Add(-2 * abandoned)
-	if err := os.Chtimes(dead.file.Name(), old, old); err != nil {
+	for _, living := range []bool{true, false} {
+		if err := d.write(key(3), note{}); err != nil {
+			t.Fatal(err)
+		}
+		open(t, d.path, 1, "boot")
+		if _, err := os.Stat(in.file.Name()); (err == nil) != living {
+			t.Errorf("living %v: %v", living, err)
+		}
+		if _, err := os.Stat(d.noteOf(key(3))); err == nil {
+			t.Error("a note of nothing stays")
+		}
+		in.file.Close()
+	}
+}
+
+// TestNotOurs: an image that somebody has copied, or put in the place of another, is
+// checked before its use, whatever its note says.
+func TestNotOurs(t *testing.T) {
+	d := open(t, t.TempDir(), 1<<20, "boot")
+	for n := range 2 {
+		i := put(t, d, n)
+		whole, _ := content(n)
+		if n == 1 {
+			whole[5000] ^= 1
+		}
+		i.Close()
+		if err := errors.Join(os.WriteFile(i.Path+".copy", whole, 0o400), os.Rename(i.Path+".copy", i.Path)); err != nil {
+			t.Fatal(err)
+		}
+		i, err := d.Open(key(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := i.Use(); (n == 1) != errors.Is(err, errDamaged) {
+			t.Errorf("image %d: %v", n, err)
+		}
+	}
+	// A damaged one does not keep a whole one from coming.
+	for _, boot := range []string{"boot", "another"} {
+		i := put(t, d, 1)
+		i.Close()
+		f, err := os.OpenFile(i.Path, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteAt(make([]byte, 100), 5000)
+			f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.boot = "third" + boot
+		i = put(t, d, 1)
+		if err := i.Use(); err != nil {
+			t.Error(err)
+		}
+		if got, _ := os.ReadFile(i.Path); !slices.Equal(got, first(content(1))) {
+			t.Error("the damaged one is there")
+		}
+		i.Close()
+	}
+}
+
+func first(whole, _ []byte) []byte { return whole }
+
+// TestNotes: notes of steps and builds count, and go with what is old.
+func TestNotes(t *testing.T) {
+	d := open(t, t.TempDir(), 3*3*firstBlock, "boot")
+	for n := range 20 {
+		name := fmt.Sprintf("%064x", n)
+		if err := errors.Join(d.PutStep(name, []byte("{}")), d.Remember(name, nil)); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-time.Duration(n) * time.Minute)
+		for _, suffix := range []string{stepSuffix, recallSuffix} {
+			if err := os.Chtimes(filepath.Join(d.path, name+suffix), at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := d.Trim(); err != nil {
 		t.Fatal(err)
 	}
-	open(t, d.path, 1, "boot")
-	if left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*")); err != nil || len(left) != 0 {
-		t.Errorf("%v, %v", left, err)
+	for _, suffix := range []string{stepSuffix, recallSuffix} {
+		if left, err := filepath.Glob(filepath.Join(d.path, "*"+suffix)); err != nil || len(left) < 4 || len(left) > 5 {
+			t.Errorf("left %d of %s, %v", len(left), suffix, err)
+		}
+	}
+	if _, err := Prune(d.path, time.Now().Add(-90*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(d.path, "*[pt]")); err != nil || len(left) != 4 {
+		t.Errorf("left %q, %v", left, err)
 	}
 }
 
@@ -228,7 +317,7 @@ func TestRecall(t *testing.T) {
 	if got := d.Recall(name); got != nil {
 		t.Errorf("recalled %q of nothing", got)
 	}
-	for _, want := range [][]string{nil, {key(1), key(2)}, nil, {key(3)}} {
+	for _, want := range [][]string{{key(1), key(2)}, {key(3)}} {
 		if err := d.Remember(name, want); err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +328,7 @@ func TestRecall(t *testing.T) {
 	if err := d.Remember("../../x", nil); err != nil || d.Recall("../../x") != nil {
 		t.Errorf("a bad name: %v", err)
 	}
-	if entries, _ := os.ReadDir(path); len(entries) != 1 {
+	if entries, _ := os.ReadDir(path); len(entries) != 2 {
 		t.Errorf("there are %v", entries)
 	}
 	if err := os.WriteFile(filepath.Join(path, name+recallSuffix), []byte(`{"no": "list"}`), 0o600); err != nil {
@@ -251,7 +340,7 @@ func TestRecall(t *testing.T) {
 	if _, err := Prune(path, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	if entries, _ := os.ReadDir(path); len(entries) != 0 {
+	if entries, _ := os.ReadDir(path); len(entries) != 1 { // the lock
 		t.Errorf("left: %v", entries)
 	}
 }
@@ -299,7 +388,7 @@ func TestSteps(t *testing.T) {
 	if r, err := Prune(path, time.Time{}); err != nil || r.Layers != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if entries, _ := os.ReadDir(path); len(entries) != 0 {
+	if entries, _ := os.ReadDir(path); len(entries) != 1 { // the lock
 		t.Errorf("left: %v", entries)
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "blob" {

@@ -8,9 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/whole"
 )
 
 const stepSuffix = ".step"
@@ -28,8 +29,7 @@ func (d *Dir) Step(key string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	now := time.Now()
-	_ = os.Chtimes(path, now, now) // it is but the sooner forgotten
+	touch(path)
 	return b, err
 }
 
@@ -50,38 +50,56 @@ func (d *Dir) DropStep(key string) {
 
 // Adopt keeps a blob that lies in a file of its own, whose digest is known to be
 // right: as a second name of that, or as a copy where that is on another file system.
-func (d *Dir) Adopt(digest, file string, copyFile func(from, to string) error) error {
+func (d *Dir) Adopt(digest, file string, copyFile func(from string, to *os.File) error) error {
 	key := BlobKey(digest)
 	if err := CheckKey(key); err != nil {
 		return err
 	}
-	if there, err := d.open(key); err == nil {
+	if there, err := d.openWhole(key); err == nil {
 		return there.Close()
 	}
-	dir, err := os.MkdirTemp(d.path, newPrefix)
+	f, name, err := d.takeFile(file, copyFile)
 	if err != nil {
 		return fmt.Errorf("layer cache: %w", err)
 	}
-	defer os.RemoveAll(dir)
-	tmp := filepath.Join(dir, "blob")
-	err = os.Link(file, tmp)
-	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
-		err = copyFile(file, tmp)
-	}
-	var info fs.FileInfo
+	defer f.Close()
+	info, err := f.Stat()
 	if err == nil {
-		info, err = os.Lstat(tmp)
-	}
-	if err == nil {
-		err = d.write(key, note{Size: info.Size(), SHA256: hexOf(digest), Boot: d.boot})
-	}
-	if err == nil {
-		err = os.Rename(tmp, d.file(key))
+		n := note{Size: info.Size(), SHA256: hexOf(digest), Boot: d.boot, Inode: inodeOf(info)}
+		err = d.place(key, n, name)
 	}
 	if err != nil {
+		os.Remove(name)
 		return fmt.Errorf("layer cache: %w", err)
 	}
 	return nil
+}
+
+// takeFile has a file in the directory under a name that is not its last one.
+func (d *Dir) takeFile(file string, copyFile func(from string, to *os.File) error) (*os.File, string, error) {
+	f, name, err := whole.Link(file, d.path)
+	if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
+		return f, name, err
+	}
+	if f, err = whole.Create(d.path); err != nil {
+		return nil, "", err
+	}
+	if err := errors.Join(copyFile(file, f), f.Chmod(0o400)); err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, "", err
+	}
+	return f, f.Name(), nil
+}
+
+// place gives an image or a blob its name, and its note.
+func (d *Dir) place(key string, n note, file string) error {
+	return whole.Locked(d.path, func() error {
+		if err := d.write(key, n); err != nil {
+			return err
+		}
+		return os.Rename(file, d.file(key))
+	})
 }
 
 func hexOf(digest string) string {

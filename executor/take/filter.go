@@ -1,4 +1,4 @@
-package step
+package take
 
 import (
 	"fmt"
@@ -43,7 +43,7 @@ func (f *filter) parents(src string) (dir, required string, err error) {
 		return "", "", fmt.Errorf("%q: %w", src, err)
 	}
 	f.want = strings.Split(pattern, "/")
-	if !hasWildcards(dir) && !hasWildcards(pattern) {
+	if !HasWildcards(dir) && !HasWildcards(pattern) {
 		required = path.Join("/", dir, pattern)
 	}
 	return dir, required, nil

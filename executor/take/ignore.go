@@ -1,4 +1,4 @@
-package buildcontext
+package take
 
 import (
 	"path"
@@ -8,10 +8,10 @@ import (
 	"github.com/moby/patternmatcher"
 )
 
-// ignore matches paths against the patterns of an ignore file, in BuildKit's
+// Ignore matches paths against the patterns of an ignore file, in BuildKit's
 // way: the last pattern that matches a path or one of its parents decides, and
 // one with "!" brings back.
-type ignore struct {
+type Ignore struct {
 	mu      sync.Mutex // the matcher compiles patterns when it first uses them
 	matcher *patternmatcher.PatternMatcher
 	back    [][]string // the components of the patterns with "!"
@@ -25,13 +25,13 @@ type verdict struct {
 	info   patternmatcher.MatchInfo
 }
 
-// newIgnore returns nil if there are no patterns.
-func newIgnore(patterns []string) (*ignore, error) {
+// NewIgnore returns nil if there are no patterns.
+func NewIgnore(patterns []string) (*Ignore, error) {
 	m, err := patternmatcher.New(patterns)
 	if err != nil || len(m.Patterns()) == 0 {
 		return nil, err
 	}
-	ig := &ignore{matcher: m, dirs: map[string]verdict{}}
+	ig := &Ignore{matcher: m, dirs: map[string]verdict{}}
 	for _, p := range m.Patterns() {
 		if p.Exclusion() {
 			ig.back = append(ig.back, strings.Split(p.String(), "/"))
@@ -40,8 +40,19 @@ func newIgnore(patterns []string) (*ignore, error) {
 	return ig, nil
 }
 
+// Excluded is Source.Excluded; nil hides nothing.
+func (ig *Ignore) Excluded(rel string, dir bool) (bool, error) {
+	switch {
+	case ig == nil || rel == "" || rel == ".":
+		return false, nil
+	case dir:
+		return ig.hidesAll(rel)
+	}
+	return ig.hides(rel)
+}
+
 // hides says whether rel itself is hidden.
-func (ig *ignore) hides(rel string) (bool, error) {
+func (ig *Ignore) hides(rel string) (bool, error) {
 	ig.mu.Lock()
 	defer ig.mu.Unlock()
 	v, err := ig.match(rel)
@@ -49,7 +60,7 @@ func (ig *ignore) hides(rel string) (bool, error) {
 }
 
 // hidesAll says whether rel and everything that could be below it is hidden.
-func (ig *ignore) hidesAll(rel string) (bool, error) {
+func (ig *Ignore) hidesAll(rel string) (bool, error) {
 	ig.mu.Lock()
 	defer ig.mu.Unlock()
 	v, err := ig.dir(rel)
@@ -66,7 +77,7 @@ func (ig *ignore) hidesAll(rel string) (bool, error) {
 }
 
 // dir is match for a directory, remembered.
-func (ig *ignore) dir(rel string) (verdict, error) {
+func (ig *Ignore) dir(rel string) (verdict, error) {
 	if v, ok := ig.dirs[rel]; ok {
 		return v, nil
 	}
@@ -77,7 +88,7 @@ func (ig *ignore) dir(rel string) (verdict, error) {
 	return v, err
 }
 
-func (ig *ignore) match(rel string) (v verdict, err error) {
+func (ig *Ignore) match(rel string) (v verdict, err error) {
 	var parent verdict
 	if dir := path.Dir(rel); dir != "." {
 		if parent, err = ig.dir(dir); err != nil {

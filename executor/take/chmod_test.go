@@ -1,4 +1,4 @@
-package step
+package take
 
 import (
 	"errors"
@@ -39,7 +39,7 @@ func TestChmod(t *testing.T) {
 		{"=rw,+X", 0o600, 0o666, 0o777},
 	}
 	for _, tt := range tests {
-		m, err := parseChmod(tt.mode)
+		m, err := ParseMode(tt.mode)
 		if err != nil {
 			t.Errorf("%s: %v", tt.mode, err)
 			continue
@@ -52,11 +52,11 @@ func TestChmod(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"8", "10000", "9z9", "rwx", "u", "u~x", "u+x,", ",u+x", "u+x g+x", "u+q", "-1x", "0644 "} {
-		if _, err := parseChmod(bad); !errors.Is(err, errMode) {
+		if _, err := ParseMode(bad); !errors.Is(err, errMode) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if m, err := parseChmod(""); m != nil || err != nil {
+	if m, err := ParseMode(""); m != nil || err != nil {
 		t.Errorf("no mode: %v, %v", m, err)
 	}
 }
@@ -68,7 +68,7 @@ func FuzzChmod(f *testing.F) {
 		f.Add(s, uint32(0o4751), true)
 	}
 	f.Fuzz(func(t *testing.T, s string, old uint32, dir bool) {
-		m, err := parseChmod(s)
+		m, err := ParseMode(s)
 		if err != nil || m == nil {
 			return
 		}

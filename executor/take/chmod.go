@@ -1,9 +1,11 @@
-package step
+package take
 
 import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Permission bits of chmod(2).
@@ -15,8 +17,8 @@ const (
 	allBits = setUID | setGID | 0o777 // what "a", or nobody named, stands for; sticky stays out
 )
 
-// modeChange is a parsed --chmod: an octal mode or a list of changes.
-type modeChange struct {
+// Mode is a parsed --chmod: an octal mode or a list of changes.
+type Mode struct {
 	octal   bool
 	mode    uint32
 	changes []bitChange
@@ -34,18 +36,18 @@ type bitChange struct {
 
 var errMode = errors.New("invalid chmod parameter")
 
-// parseChmod reads the value of --chmod. An empty one gives nil: no change.
-func parseChmod(s string) (*modeChange, error) {
+// ParseMode reads the value of --chmod. An empty one gives nil: no change.
+func ParseMode(s string) (*Mode, error) {
 	if s == "" {
 		return nil, nil
 	}
 	if n, err := strconv.ParseUint(s, 8, 32); err == nil && n <= 0o7777 {
-		return &modeChange{octal: true, mode: uint32(n)}, nil
+		return &Mode{octal: true, mode: uint32(n)}, nil
 	}
 	if s[0] >= '0' && s[0] <= '9' {
 		return nil, fmt.Errorf("%w: '%s'. it should be octal string and between 0 and 07777", errMode, s)
 	}
-	m := &modeChange{}
+	m := &Mode{}
 	rest := s
 	for {
 		var ok bool
@@ -60,7 +62,7 @@ func parseChmod(s string) (*modeChange, error) {
 }
 
 // clause reads one clause, who and actions, up to a comma or the end.
-func (m *modeChange) clause(s string) (rest string, ok bool) {
+func (m *Mode) clause(s string) (rest string, ok bool) {
 	a := action{}
 	for ; s != ""; s = s[1:] {
 		bits := classBits(s[0])
@@ -177,8 +179,11 @@ func (a *action) flush(perm, exec uint32, usePerm bool) {
 	}
 }
 
+// Number is the mode if that is a number.
+func (m *Mode) Number() (mode uint32, ok bool) { return m.mode, m.octal }
+
 // apply gives the mode that a file or directory of mode old gets.
-func (m *modeChange) apply(old uint32, dir bool) uint32 {
+func (m *Mode) apply(old uint32, dir bool) uint32 {
 	if m.octal {
 		return m.mode
 	}
@@ -211,4 +216,13 @@ func (c bitChange) copyClass(mode uint32) uint32 {
 		return mode&^(7*c.copies) | bits
 	}
 	return mode | bits
+}
+
+// ModeOf is the mode of the copy of a file with attributes st.
+func (f *Files) ModeOf(st *unix.Stat_t) uint32 {
+	mode := st.Mode & 0o7777
+	if f.Mode != nil {
+		mode = f.Mode.apply(mode, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	}
+	return mode
 }

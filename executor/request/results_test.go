@@ -1,0 +1,52 @@
+package request
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func indexOf(entries ...string) []byte {
+	x := resultIndex{SchemaVersion: 2, Manifests: []resultEntry{}}
+	for _, e := range entries {
+		key, digest, _ := strings.Cut(e, "=")
+		x.Manifests = append(x.Manifests, resultEntry{Descriptor{Digest: digest}, map[string]string{ResultKey: key}})
+	}
+	b, _ := json.Marshal(x)
+	return b
+}
+
+func TestMergeResults(t *testing.T) {
+	many := make([]string, maxResults)
+	for i := range many {
+		many[i] = fmt.Sprintf("%d=x", i)
+	}
+	for _, tt := range []struct{ name, old, added, want string }{
+		{"of others", string(indexOf("a=1", "b=2")), string(indexOf("c=3")), string(indexOf("a=1", "b=2", "c=3"))},
+		{"renewed", string(indexOf("a=1", "b=2")), string(indexOf("a=3", "c=4")), string(indexOf("b=2", "a=3", "c=4"))},
+		{"what is no result goes", `{"manifests":[{"digest":"x"}]}`, string(indexOf("a=1")), string(indexOf("a=1"))},
+		{"the oldest go", string(indexOf(many...)), string(indexOf("a=1")), string(indexOf(append(many[1:], "a=1")...))},
+	} {
+		if got, err := MergeResults([]byte(tt.old), []byte(tt.added)); err != nil || string(got) != tt.want {
+			t.Errorf("%s: %.300s, %v, want %.300s", tt.name, got, err, tt.want)
+		}
+	}
+	for _, bad := range []string{"", "x", "[]"} {
+		if _, err := MergeResults([]byte(bad), indexOf()); err == nil {
+			t.Errorf("%q was an index", bad)
+		}
+	}
+}
+
+// FuzzMergeResults: whatever lies there, the new results are in the new index.
+func FuzzMergeResults(f *testing.F) {
+	f.Add(indexOf("a=1", "b=2"))
+	f.Fuzz(func(t *testing.T, old []byte) {
+		got, err := MergeResults(old, indexOf("a=3"))
+		var x resultIndex
+		if err == nil && (json.Unmarshal(got, &x) != nil || x.Manifests[len(x.Manifests)-1].Digest != "3") {
+			t.Errorf("%s", got)
+		}
+	})
+}
