@@ -26,6 +26,10 @@ type Tools struct {
 	// that at hand; nil, or no answer: nobody does.
 	Contents func(ctx context.Context, root request.GuestPath, of request.Contents) ([]byte, error)
 
+	// Ahead are blobs in the store of push that its image will have; nil: none is known
+	// before the image is.
+	Ahead <-chan request.Descriptor
+
 	Sink   request.Sink
 	Outlet request.Outlet
 	// Nodes makes device nodes where this process may not; nil: mknod.
@@ -74,10 +78,17 @@ func (p *player) all(ctx context.Context) (err error) {
 		return err
 	}
 	p.known, p.result.Steps = p.result.Steps, nil
+	p.layersReady = make(chan request.Descriptor, request.MaxLayers)
+	uploads, err := p.uploadAhead(ctx, func() (*store.Store, error) { return st, nil }, p.layersReady)
+	if err != nil {
+		return err
+	}
+	defer uploads.stop()
 	desc, err := p.make(ctx, st)
 	if err != nil {
 		return err
 	}
+	uploads.enough()
 	if err := p.export(ctx, desc, p.tools.Images.Opener(st)); err != nil {
 		return err
 	}

@@ -10,7 +10,8 @@
 //	push    image in the store -> destinations
 //
 // Fetch reads and pulls, Build reads what Fetch has handed out, makes and exports,
-// and Push checks and pushes. Nothing stays where Fetch runs: blobs stream out as
+// and Push checks and pushes. While Build makes, Push uploads the layers that are ready
+// (ahead.go); names come last, when there is an image. Nothing stays where Fetch runs: blobs stream out as
 // they come, contexts follow as archives.
 //
 // Contexts come first. A directory of the caller's is used where it is; anything

@@ -144,7 +144,7 @@ func (e exporter) read(ctx context.Context, d v1.Descriptor, v any) error {
 
 func (e exporter) blob(ctx context.Context, d v1.Descriptor) error {
 	if e.stored {
-		return e.out.Keep(request.Output{Digest: d.Digest.String(), Name: e.name})
+		return e.out.Keep(request.Output{Kind: request.OutputKeep, Digest: d.Digest.String(), Name: e.name})
 	}
 	r, size, err := e.open(ctx, d.Digest)
 	if err != nil {

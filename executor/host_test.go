@@ -27,6 +27,7 @@ type host struct {
 
 	mu     sync.Mutex
 	kept   []string
+	ahead  []string
 	files  map[request.OutputKind][]byte // what has no place in the store
 	events []request.Event
 	now    int // outputs that are open
@@ -70,7 +71,8 @@ func (h *host) told(kind request.EventKind) (texts []string) {
 func (h *host) Keep(what request.Output) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.kept = append(h.kept, what.Digest)
+	list := map[request.OutputKind]*[]string{request.OutputKeep: &h.kept, request.OutputAhead: &h.ahead}[what.Kind]
+	*list = append(*list, what.Digest)
 	return nil
 }
 

@@ -67,6 +67,13 @@ func (r *memoryRegistry) take(req *http.Request) bool {
 	return r.has[repo+blob]
 }
 
+// stored says whether a repository, /v2/name, has got a blob.
+func (r *memoryRegistry) stored(repo, digest string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.has[repo+digest]
+}
+
 // lose makes a blob of a repository, /v2/name, go.
 func (r *memoryRegistry) lose(repo, digest string) {
 	r.mu.Lock()

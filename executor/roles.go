@@ -35,7 +35,9 @@ type player struct {
 	// has read for that.
 	known    []request.KnownStep
 	contents map[*plan.Copy]string
-	result   request.Result
+	// layersReady are layers of the image that may be uploaded; nil: who builds does not push.
+	layersReady chan request.Descriptor
+	result      request.Result
 }
 
 // play does the work of a role, if the walls are in force, and tells how it went.
@@ -168,15 +170,22 @@ func Push(ctx context.Context, req *request.Build, next func(context.Context) (r
 		if err := p.check(ctx); err != nil {
 			return err
 		}
+		readOnly := func() (*store.Store, error) { return store.ReadOnly(string(req.Store)) }
+		uploads, err := p.uploadAhead(ctx, readOnly, tools.Ahead)
+		if err != nil {
+			return err
+		}
+		defer uploads.stop()
 		what, err := next(ctx)
 		if err != nil {
 			return err
 		}
+		uploads.enough()
 		image, err := described(what.Descriptor)
 		if err != nil {
 			return err
 		}
-		st, err := store.ReadOnly(string(req.Store))
+		st, err := readOnly()
 		if err != nil {
 			return err
 		}

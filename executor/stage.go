@@ -191,6 +191,9 @@ func (b *build) pack(ctx context.Context, w *work, s *stage) {
 		if err := b.packed(ctx, w, b.packs(w.step.Op, s.shipped), opt); err != nil {
 			return &StepError{Step: w.step, Err: fmt.Errorf("make the layer: %w", err)}
 		}
+		if s.shipped {
+			return b.ahead(w.layer)
+		}
 		return nil
 	})
 }

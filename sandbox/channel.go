@@ -242,7 +242,12 @@ func (s *session) release(ctx context.Context) error {
 	if err := s.reply(request.FrameGo, start); err != nil || s.image == nil {
 		return err
 	}
+	waiting, stop := context.WithCancel(ctx)
+	told := make(chan struct{})
+	go func() { defer close(told); s.tellAhead(waiting) }()
 	image, err := s.image(ctx)
+	stop()
+	<-told
 	if err != nil {
 		return err
 	}

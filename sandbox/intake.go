@@ -16,7 +16,9 @@ type intake struct {
 	layers *layers             // nil: the role makes none
 	// contents answers about local contexts; nil: nobody does.
 	contents *contents
-	open     map[uint32]incoming
+	// ahead takes layers that the image will have; nil: nothing is pushed.
+	ahead *ahead
+	open  map[uint32]incoming
 }
 
 // incoming is one open stream. After an error nobody calls it again but for
@@ -36,7 +38,7 @@ func handsOut(role request.Role, kind request.OutputKind) bool {
 		return role == request.RoleFetch
 	case request.OutputLayer:
 		return role != request.RolePush
-	case request.OutputTar, request.OutputIndex, request.OutputKeep, request.OutputCache, request.OutputStep:
+	case request.OutputTar, request.OutputIndex, request.OutputKeep, request.OutputAhead, request.OutputCache, request.OutputStep:
 		return role == request.RoleBuild
 	}
 	return false
@@ -46,6 +48,9 @@ func handsOut(role request.Role, kind request.OutputKind) bool {
 func (i *intake) begin(what request.Output) error {
 	if !handsOut(i.role, what.Kind) {
 		return fmt.Errorf("%w: %.20q is not for %s to hand out", errOutput, what.Kind, i.role)
+	}
+	if what.Kind == request.OutputAhead {
+		return i.ahead.add(i.store, what.Digest)
 	}
 	if what.Kind == request.OutputKeep {
 		out, err := i.outputs(what)

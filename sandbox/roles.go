@@ -90,6 +90,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	defer cancel(nil)
 	var (
 		fetched = newBaton[request.Go]()      // what build begins with
+		layers  *ahead                        // what it will have; nil: nothing is pushed
 		ready   = newBaton[struct{}]()        // the destinations take a push
 		image   = newBaton[request.Pushing]() // what push pushes
 		all     sync.WaitGroup
@@ -117,7 +118,8 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	})
 	if b.c.Request.Call == "" {
 		if b.pushes() {
-			play(part{role: request.RolePush, ready: func() { ready.pass(struct{}{}) }, image: image.take}, func(request.Result) error {
+			layers = newAhead()
+			play(part{role: request.RolePush, ready: func() { ready.pass(struct{}{}) }, image: image.take, ahead: layers}, func(request.Result) error {
 				if !image.passed() {
 					return &EndError{Msg: "push ended before there was anything to push"}
 				}
@@ -132,7 +134,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 			}
 			return fetched.take(ctx)
 		}
-		play(part{role: request.RoleBuild, begin: begin}, func(res request.Result) error {
+		play(part{role: request.RoleBuild, begin: begin, ahead: layers}, func(res request.Result) error {
 			pushing, err := b.attest(res)
 			pushing.Exported = res.Exported
 			if err == nil {
@@ -227,6 +229,8 @@ type part struct {
 	ready func()
 	// image waits for what is pushed; nil: nothing.
 	image func(context.Context) (request.Pushing, error)
+	// ahead are layers that the image will have; nil: the role has no use for them.
+	ahead *ahead
 }
 
 // errMounts ends a sandbox that has other images mounted than it needs.
@@ -281,7 +285,7 @@ func (b *build) play(ctx context.Context, p part) (request.Result, error) {
 		in.layers, in.contents = b.layers, b.contents
 	}
 	if p.role == request.RoleBuild {
-		in.out, in.kept, in.caches = b.out, b.kept, b.caches
+		in.out, in.kept, in.caches, in.ahead = b.out, b.kept, b.caches, p.ahead
 	}
 	defer in.discard()
 	p.stands = b.stands

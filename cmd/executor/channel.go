@@ -32,6 +32,7 @@ type channel struct {
 	begun   func()
 	start   request.Go // valid when release is closed
 	image   chan request.Pushing
+	ahead   chan request.Descriptor // see executor.Tools
 	streams atomic.Uint32
 	outputs chan struct{} // a place for each output that is open
 	agents  chan struct{} // a place for each message that agents have not answered
@@ -45,7 +46,7 @@ func newChannel(f *os.File, cancel context.CancelFunc) *channel {
 	c := &channel{
 		w: request.NewWriter(f), waiting: map[uint64]chan request.Answer{}, release: make(chan struct{}),
 		agents: make(chan struct{}, request.MaxAgentsAtOnce), outputs: make(chan struct{}, request.MaxStreams),
-		image: make(chan request.Pushing, 1),
+		image: make(chan request.Pushing, 1), ahead: make(chan request.Descriptor, request.MaxLayers),
 	}
 	c.begun = sync.OnceFunc(func() { close(c.release) })
 	go func() {
@@ -74,6 +75,15 @@ func (c *channel) serve(r *request.Reader) error {
 				return err
 			}
 			c.begun()
+		case request.FrameAhead:
+			var blob request.Descriptor
+			if err := request.Decode(kind, payload, &blob); err != nil {
+				return err
+			}
+			select {
+			case c.ahead <- blob:
+			default: // it is in time when the image is there
+			}
 		case request.FramePush:
 			var what request.Pushing
 			if err := request.Decode(kind, payload, &what); err != nil {

@@ -98,6 +98,9 @@ func prepare(ch *channel) (*request.Build, executor.Tools, error) {
 		return nil, executor.Tools{}, fmt.Errorf("read CA certificates: %w", err)
 	}
 	tools := executor.Tools{Secret: ch.Secret, Agent: ch.Agent, Sink: ch, Outlet: ch, Walls: launcherWalls}
+	if req.Role == request.RolePush {
+		tools.Ahead = ch.ahead
+	}
 	if req.StepCache {
 		tools.Steps, tools.Contents = ch, ch.Contents
 	}

@@ -27,7 +27,6 @@ func (c *channel) Open(what request.Output) (request.Stream, error) {
 
 // Keep implements request.Outlet.
 func (c *channel) Keep(what request.Output) error {
-	what.Kind = request.OutputKeep
 	return c.w.WriteJSON(request.FrameOutput, what)
 }
 

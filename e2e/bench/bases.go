@@ -16,6 +16,7 @@ import (
 
 // allBases are the images that cases begin with. Each is made once and kept.
 var allBases = map[string]func(context.Context) (v1.Image, error){
+	"busybox":       rig.Busybox,
 	"debian":        rig.Debian,
 	"golang":        golang,
 	"debian-golang": debianGolang,

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/kbuild-sandbox/kbuild-sandbox/e2e/rig"
 )
 
@@ -22,6 +24,9 @@ type benchCase struct {
 	dockerfile string // FROM names bases of allBases with the tag 1
 	context    func(ctx context.Context, dir string) error
 	changed    string // the file of the context that mode changed changes; empty: there is none
+	scale      string // what it grows in; empty: it is compared with buildah
+	together   int    // so many builds at once; 0: one
+	flags      []string
 	comment    string // what makes a line of it a comment; empty: its first byte is changed
 }
 
@@ -98,7 +103,11 @@ func (b *bench) prepare(ctx context.Context, c benchCase, dir string) error {
 		return err
 	}
 	for _, base := range c.bases() {
-		img, err := allBases[base](ctx)
+		make, ok := allBases[base]
+		if !ok {
+			make = func(ctx context.Context) (v1.Image, error) { return scaleBase(ctx, base) }
+		}
+		img, err := make(ctx)
 		if err != nil {
 			return err
 		}

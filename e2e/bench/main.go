@@ -20,11 +20,17 @@
 // Case S measures what sandboxes of their own cost, case N the network of RUN
 // steps, through the gateway; they have no modes.
 //
+// Case scale is all builds that grow in one thing, which is a case as well: size
+// and files of the base, copies of files, steps, stages, builds at once, and the
+// layers that are made in 1 GiB of memory. They are measured only if they are
+// asked for, and not compared.
+//
 // Memory is the largest sum, over the whole process tree, of anonymous and
 // shared memory (PSS, sampled); pages of files on disk are not in it.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -102,23 +108,30 @@ func (b *bench) all(ctx context.Context) (string, error) {
 	if err := b.known(); err != nil {
 		return "", err
 	}
-	var results []result
+	var results, scaled []result
 	var text string
 	var errs []error
-	for _, c := range allCases {
-		if !b.chosen(c.name) || ctx.Err() != nil {
+	for _, c := range append(slices.Clone(allCases), scaleCases()...) {
+		if !b.picked(c) || ctx.Err() != nil {
 			continue
 		}
 		r, err := b.one(ctx, c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
 		}
-		if len(r.samples) > 0 {
+		switch {
+		case len(r.samples) == 0:
+		case c.scale == "":
 			results = append(results, r)
+		default:
+			scaled = append(scaled, r)
 		}
 	}
 	if len(results) > 0 {
 		text = report(results)
+	}
+	if len(scaled) > 0 {
+		text += "\n" + scaleReport(scaled)
 	}
 	for _, more := range []struct {
 		name    string
@@ -141,13 +154,23 @@ func (b *bench) all(ctx context.Context) (string, error) {
 	return text, errors.Join(errs...)
 }
 
+// picked says whether a case is to be measured. What grows is, if it is asked for.
+func (b *bench) picked(c benchCase) bool {
+	if c.scale == "" {
+		return b.chosen(c.name)
+	}
+	return slices.Contains(b.names, c.scale) || slices.Contains(b.names, "scale")
+}
+
 func (b *bench) chosen(name string) bool { return len(b.names) == 0 || slices.Contains(b.names, name) }
 
 // known refuses names that no case has.
 func (b *bench) known() error {
-	all := []string{"S", "N"}
-	for _, c := range allCases {
-		all = append(all, c.name)
+	all := []string{"S", "N", "scale"}
+	for _, c := range append(slices.Clone(allCases), scaleCases()...) {
+		if name := cmp.Or(c.scale, c.name); !slices.Contains(all, name) {
+			all = append(all, name)
+		}
 	}
 	for _, name := range b.names {
 		if !slices.Contains(all, name) {

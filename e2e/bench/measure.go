@@ -21,6 +21,7 @@ import (
 type sample struct {
 	wall   time.Duration
 	memory int64 // bytes
+	disk   int64 // bytes
 	spent  spent // nil: there was no trace
 }
 
@@ -42,7 +43,8 @@ func median(s []sample) sample {
 // order is one build and push.
 type order struct {
 	dir, dest string
-	keep      string // directory of what the builder keeps between builds; empty: it keeps nothing
+	flags     []string // of ours
+	keep      string   // directory of what the builder keeps between builds; empty: it keeps nothing
 }
 
 // builder is one of those that are compared.
@@ -53,14 +55,19 @@ type builder struct {
 	base func(ctx context.Context, image, keep string) error
 }
 
-func (b *bench) builders() []builder {
+func (b *bench) builders(c benchCase) []builder {
 	all := []builder{{"ours", b.ours, b.oursBase}, {"buildah", b.buildah, b.buildahBase}}
+	if c.scale != "" {
+		return all[:1]
+	}
 	return slices.DeleteFunc(all, func(w builder) bool { return b.only != "" && b.only != w.name })
 }
 
 func (b *bench) ours(ctx context.Context, o order) (sample, error) {
 	args := []string{"build", "--progress", "plain", "--insecure-registry", b.registry.Host, "--cache", "--cache-repo=", "--cache-dir", o.keep, "-t", o.dest}
-	trace := filepath.Join(b.tmp, "trace.json")
+	args = append(args, o.flags...)
+	trace := filepath.Join(b.tmp, "trace-"+strings.ReplaceAll(o.dest, "/", "-"))
+	defer os.Remove(trace)
 	if b.traces {
 		args = append(args, "--trace", trace)
 	}
@@ -135,10 +142,11 @@ exec buildah "$@"`
 // timed runs a command, watches the memory of all its process tree, and looks
 // for what it leaves behind.
 func (b *bench) timed(cmd *exec.Cmd) (sample, error) {
-	tmp := filepath.Join(b.tmp, "run")
-	if err := os.MkdirAll(tmp, 0o755); err != nil {
+	tmp, err := os.MkdirTemp(b.tmp, "run-")
+	if err != nil {
 		return sample{}, err
 	}
+	defer os.Remove(tmp)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -149,16 +157,17 @@ func (b *bench) timed(cmd *exec.Cmd) (sample, error) {
 		return sample{}, err
 	}
 	done := make(chan struct{})
-	peak := make(chan int64)
-	go watch(b.registry.PID(), done, peak)
-	err := cmd.Wait()
+	peak := make(chan sample)
+	go b.watch(done, peak)
+	err = cmd.Wait()
 	wall := time.Since(begin)
 	close(done)
-	memory := <-peak
+	s := <-peak
+	s.wall = wall
 	if err != nil {
 		return sample{}, fmt.Errorf("%s: %w after %s s\n%s", strings.Join(cmd.Args, " "), err, seconds(wall), out.Bytes())
 	}
-	return sample{wall: wall, memory: memory}, leftIn(tmp)
+	return s, leftIn(tmp)
 }
 
 // leftIn removes what buildah is known to drop into its temporary directory, and

@@ -15,10 +15,11 @@ import (
 // milliseconds for a process of many mappings.
 const interval = 300 * time.Millisecond
 
-// watch sums up the memory of this process's descendants, but for one child,
-// until done is closed, and sends the largest sum.
-func watch(except int, done <-chan struct{}, peak chan<- int64) {
-	var most int64
+// watch sums up the memory of this process's descendants, but for the registry,
+// until done is closed, and sends the largest sum, and the largest growth on disk.
+func (b *bench) watch(done <-chan struct{}, peak chan<- sample) {
+	var most sample
+	disk := b.diskUsed()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -28,10 +29,10 @@ func watch(except int, done <-chan struct{}, peak chan<- int64) {
 			return
 		case <-tick.C:
 			var sum int64
-			for _, pid := range descendants(os.Getpid(), except) {
+			for _, pid := range descendants(os.Getpid(), b.registry.PID()) {
 				sum += memoryOf(pid)
 			}
-			most = max(most, sum)
+			most.memory, most.disk = max(most.memory, sum), max(most.disk, b.diskUsed()-disk)
 		}
 	}
 }

@@ -95,7 +95,7 @@ func (b *bench) wants(m mode) bool { return slices.Contains(b.modes, m) }
 // each lets every builder build in one mode, which finds in keep what the modes
 // before it have left there.
 func (b *bench) each(ctx context.Context, r round, m mode) error {
-	for _, w := range b.builders() {
+	for _, w := range b.builders(r.benchCase) {
 		s, err := b.once(ctx, r, m, w)
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", w.name, m, err)
@@ -112,8 +112,8 @@ const tooLong = 10 * time.Minute
 func (b *bench) once(ctx context.Context, r round, m mode, w builder) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, tooLong)
 	defer cancel()
-	o := order{dir: r.dir, keep: filepath.Join(r.keep, w.name)}
-	o.dest = fmt.Sprintf("%s/bench/%s-%s-%d", b.registry.Host, strings.ToLower(r.name), w.name, r.n)
+	o := order{dir: r.dir, keep: filepath.Join(r.keep, w.name), flags: r.flags}
+	o.dest = fmt.Sprintf("%s/bench/%s-%s-%d", b.registry.Host, strings.ReplaceAll(strings.ToLower(r.name), " ", "-"), w.name, r.n)
 	if err := os.MkdirAll(o.keep, 0o700); err != nil {
 		return sample{}, err
 	}
@@ -126,5 +126,8 @@ func (b *bench) once(ctx context.Context, r round, m mode, w builder) (sample, e
 		}
 	}
 	o.dest += ":1"
+	if r.together > 0 {
+		return b.atOnce(ctx, r.together, o)
+	}
 	return w.build(ctx, o)
 }

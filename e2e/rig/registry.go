@@ -15,6 +15,7 @@ import (
 type Registry struct {
 	// Host is its host:port on the loopback interface, plain HTTP.
 	Host string
+	Dir  string // with its storage
 	cmd  *exec.Cmd
 	log  *os.File
 }
@@ -41,7 +42,7 @@ func StartRegistry(ctx context.Context, dir string) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Host: host, log: log, cmd: exec.Command("docker-registry", "serve", conf)}
+	r := &Registry{Host: host, Dir: dir, log: log, cmd: exec.Command("docker-registry", "serve", conf)}
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	if err := r.cmd.Start(); err != nil {
 		log.Close()

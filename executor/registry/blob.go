@@ -35,7 +35,7 @@ func (c *Client) Pull(ctx context.Context, img *Image, layer v1.Descriptor, st *
 	if err != nil {
 		return &Error{Class: request.ClassResolve, Msg: "pull " + clean(img.Ref) + ": " + clean(err.Error()), Err: err}
 	}
-	one := c.one(layer.Digest)
+	one := c.one(layer.Digest.String())
 	one.Lock()
 	defer one.Unlock()
 	if st.Has(layer.Digest) {
@@ -51,14 +51,15 @@ func (c *Client) Pull(ctx context.Context, img *Image, layer v1.Descriptor, st *
 	return c.pull(ctx, repo, layer, st, progress)
 }
 
-// one returns the lock of a digest, so that no blob is pulled twice at once.
-func (c *Client) one(h v1.Hash) *sync.Mutex {
+// one returns the lock of a blob, so that none is pulled, or pushed to one repository,
+// twice at once.
+func (c *Client) one(blob string) *sync.Mutex {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m, ok := c.pulling[h]
+	m, ok := c.busy[blob]
 	if !ok {
 		m = &sync.Mutex{}
-		c.pulling[h] = m
+		c.busy[blob] = m
 	}
 	return m
 }

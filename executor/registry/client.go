@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -51,9 +50,9 @@ type Client struct {
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
 	resolved map[string]*Image
-	proven   map[string]string // repository -> the mirror of it that answered
-	checked  map[string]bool   // repositories that may be pushed to
-	pulling  map[v1.Hash]*sync.Mutex
+	proven   map[string]string      // repository -> the mirror of it that answered
+	checked  map[string]bool        // repositories that may be pushed to
+	busy     map[string]*sync.Mutex // blobs on their way, see one
 }
 
 // New makes a client. It dials nothing yet.
@@ -75,7 +74,7 @@ func New(cfg Config) (*Client, error) {
 		resolved: map[string]*Image{},
 		proven:   map[string]string{},
 		checked:  map[string]bool{},
-		pulling:  map[v1.Hash]*sync.Mutex{},
+		busy:     map[string]*sync.Mutex{},
 	}, nil
 }
 

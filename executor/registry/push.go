@@ -178,9 +178,27 @@ type push struct {
 	meter *meter
 }
 
+// PushBlob pushes a blob of st to the repository of dest, before there is an image that
+// has it. A Push meanwhile waits for it.
+func (c *Client) PushBlob(ctx context.Context, st *store.Store, d v1.Descriptor, dest string) error {
+	tag, err := destination(dest)
+	if err != nil {
+		return err
+	}
+	s, err := c.session(tag.Repository, request.Push, "")
+	if err != nil {
+		return err
+	}
+	p := &push{s: s, st: st, what: "push to " + clean(tag.Repository.Name()), meter: newMeter(nil, nil)}
+	return p.blob(ctx, d)
+}
+
 // blob sees to it that the registry has a blob.
 func (p *push) blob(ctx context.Context, d v1.Descriptor) error {
 	what := p.what + ": " + d.Digest.String()
+	one := p.s.c.one(p.s.repo.Name() + "@" + d.Digest.String())
+	one.Lock()
+	defer one.Unlock()
 	return p.s.explain(what, p.s.retry(ctx, what, func(ctx context.Context) error {
 		if err := p.try(ctx, d); err != nil {
 			p.meter.set(d.Digest, 0)

@@ -107,6 +107,9 @@ const (
 	// stream follows. A layout is that of the image, or, where Name says it, the place of
 	// that number in Build.CacheTo. So it is with OutputBlob and OutputIndex.
 	OutputKeep OutputKind = "keep"
+	// OutputAhead says that the stored blob Digest is a layer of the image, if there will
+	// be one: push may upload it. No stream follows.
+	OutputAhead OutputKind = "ahead"
 	// OutputTags and OutputSources are index.json and sources.json of the store,
 	// OutputContext the fetched context Name, see Fetched. Fetch hands them out.
 	OutputTags    OutputKind = "tags"

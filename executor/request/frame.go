@@ -22,6 +22,7 @@ const (
 	FrameReady  FrameKind = 'Y' // push: the destinations take it; where is the image?
 	FrameResult FrameKind = 'R' // executor: Result as JSON, the last frame
 	FrameGo     FrameKind = 'G' // launcher: Go as JSON: the walls stand, the role may begin
+	FrameAhead  FrameKind = 'B' // launcher, to push: Descriptor as JSON, without type: a blob that the image will have is there
 	FramePush   FrameKind = 'P' // launcher, to push: Descriptor as JSON: the image is there, push it
 	FrameAnswer FrameKind = 'A' // launcher: Answer as JSON
 	FrameCancel FrameKind = 'X' // launcher: stop now

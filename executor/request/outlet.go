@@ -6,8 +6,7 @@ import "io"
 type Outlet interface {
 	// Open begins an output. Its number is the outlet's to give.
 	Open(Output) (Stream, error)
-	// Keep says that a stored blob is part of an OCI layout: what has its digest, and
-	// the layout's name.
+	// Keep says what a stored blob is for: OutputKeep or OutputAhead.
 	Keep(what Output) error
 }
 
