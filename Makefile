@@ -50,11 +50,11 @@ unit: ## unit tests of every room, with the race detector
 fuzz: ## FUZZTIME (10s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry, as root and as an ordinary user
-	$(GOTEST) -count=1 -p 1 -timeout 30m ./e2e ./e2e/escape ./e2e/canary
-	$(GOTEST) -count=1 -timeout 30m -run '^TestAttacks$$/^0(0|1|2[0-3]|38)' ./e2e/escape -args -user 65534
+	$(GOTEST) -count=1 -p 1 -parallel 4 -timeout 30m ./e2e ./e2e/escape ./e2e/canary
+	$(GOTEST) -count=1 -parallel 4 -timeout 30m -run '^TestAttacks$$/^0(0|1|2[0-3]|38)' ./e2e/escape -args -user 65534
 conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, as root, every EVERYth (4) as an ordinary user too, and what buildah makes of them
-	go run ./e2e/conformance $(CASES)
-	go run ./e2e/conformance -user -every $(EVERY) $(CASES)
+	go run ./e2e/conformance -j 4 $(CASES)
+	go run ./e2e/conformance -j 4 -user -every $(EVERY) $(CASES)
 	go run ./e2e/conformance -buildah $(CASES)
 canary: deps-test build ## credentials, looked for in all memory and in all output of 100 builds
 	$(GOTEST) -count=1 -timeout 0 ./e2e/canary -builds=50

@@ -162,8 +162,8 @@ func (p *player) build(ctx context.Context, start request.Go) (err error) {
 	return p.export(ctx, desc, func(_ context.Context, h v1.Hash) (io.ReadCloser, int64, error) { return st.Open(h) })
 }
 
-// Push plays the role of that name: it asks whether a push will be allowed, waits
-// until next names the image, and pushes it.
+// Push plays the role of that name: it asks whether a push will be allowed, uploads
+// the layers of Tools.Ahead until next names the image, and pushes that.
 func Push(ctx context.Context, req *request.Build, next func(context.Context) (request.Pushing, error), tools Tools) request.Result {
 	return play(ctx, req, tools, func(p *player, ctx context.Context) error {
 		p.steps.expect(1 + len(req.Destinations) + len(req.CacheTo))

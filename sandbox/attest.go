@@ -7,8 +7,8 @@ import (
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
-// Built is what is known of an image when build has ended and before anything
-// of it is pushed.
+// Built is what is known of an image when build has ended and before it is pushed: of
+// its layers some can have been, without a name.
 type Built struct {
 	// Result is what build reported: claims of a process that ran tenant code.
 	Result request.Result

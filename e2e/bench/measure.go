@@ -22,7 +22,9 @@ type sample struct {
 	wall   time.Duration
 	memory int64 // bytes
 	disk   int64 // bytes
-	spent  spent // nil: there was no trace
+	began  time.Time
+	first  time.Duration // until the first step of the Dockerfile began; 0: unknown
+	spent  spent         // nil: there was no trace
 }
 
 // median takes the middle of wall times and of memory, each by itself; where the
@@ -77,7 +79,9 @@ func (b *bench) ours(ctx context.Context, o order) (sample, error) {
 	}
 	text, err := os.ReadFile(trace)
 	if err == nil {
-		s.spent, err = readTrace(text)
+		var first time.Time
+		s.spent, first, err = readTrace(text)
+		s.first = max(0, first.Sub(s.began))
 	}
 	return s, err
 }
@@ -163,7 +167,7 @@ func (b *bench) timed(cmd *exec.Cmd) (sample, error) {
 	wall := time.Since(begin)
 	close(done)
 	s := <-peak
-	s.wall = wall
+	s.wall, s.began = wall, begin
 	if err != nil {
 		return sample{}, fmt.Errorf("%s: %w after %s s\n%s", strings.Join(cmd.Args, " "), err, seconds(wall), out.Bytes())
 	}

@@ -82,7 +82,7 @@ func seconds(d time.Duration) string {
 // report is all tables of a run.
 func report(results []result) string {
 	walls := [][]string{{"case", "mode", "ours s", "buildah s", "ratio", "goal", "here", "met", "ours MiB", "buildah MiB"}}
-	parts := [][]string{{"case", "mode", "wall s"}}
+	parts := [][]string{{"case", "mode", "wall s", "until the first step"}}
 	for _, p := range allParts {
 		parts[0] = append(parts[0], string(p))
 	}
@@ -123,7 +123,7 @@ func (r *result) wallRow(m mode) []string {
 }
 
 func (s sample) partRow() []string {
-	row := []string{seconds(s.wall)}
+	row := []string{seconds(s.wall), seconds(s.first)}
 	for _, p := range allParts {
 		row = append(row, seconds(s.spent[p]))
 	}

@@ -227,13 +227,13 @@ func (b *bench) diskUsed() int64 {
 
 // scaleReport is a table of what grew with what.
 func scaleReport(results []result) string {
-	rows := [][]string{{"case", "mode", "s", "MiB of memory", "MiB on disk", "steps s", "none of the parts s"}}
+	rows := [][]string{{"case", "mode", "s", "MiB of memory", "MiB on disk", "s until the first step", "steps s", "none of the parts s"}}
 	var names []string
 	for _, r := range results {
 		names = append(names, "- "+r.name+": "+r.what)
 		for _, m := range allModes {
 			if s := r.ours(m); s.wall > 0 {
-				rows = append(rows, []string{r.name, string(m), seconds(s.wall), fmt.Sprint(s.memory >> 20), fmt.Sprint(s.disk >> 20),
+				rows = append(rows, []string{r.name, string(m), seconds(s.wall), fmt.Sprint(s.memory >> 20), fmt.Sprint(s.disk >> 20), seconds(s.first),
 					seconds(s.spent[partSteps]), seconds(max(0, s.wall-s.spent[partAny]))})
 			}
 		}

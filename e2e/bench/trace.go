@@ -43,19 +43,19 @@ type event struct {
 // span is a time in microseconds.
 type span struct{ from, to float64 }
 
-// readTrace sums up a trace, which is an array of events or an object with one.
-func readTrace(text []byte) (spent, error) {
+// readTrace sums up a trace, which is an array of events or an object with one, and
+// tells when the first step began; zero: there was none.
+func readTrace(text []byte) (out spent, first time.Time, err error) {
 	var events []event
 	var object struct {
 		Events []event `json:"traceEvents"`
 	}
-	err := json.Unmarshal(text, &events)
-	if err != nil {
+	if err = json.Unmarshal(text, &events); err != nil {
 		err = json.Unmarshal(text, &object)
 		events = object.Events
 	}
 	if err != nil {
-		return nil, fmt.Errorf("trace: %w", err)
+		return nil, first, fmt.Errorf("trace: %w", err)
 	}
 	type thread struct{ process, id int }
 	threads := map[thread]string{}
@@ -73,12 +73,15 @@ func readTrace(text []byte) (spent, error) {
 		s := span{e.At, e.At + e.Duration}
 		spans[p] = append(spans[p], s)
 		spans[partAny] = append(spans[partAny], s)
+		if at := time.UnixMicro(int64(e.At)); p == partSteps && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
 	}
-	out := spent{}
+	out = spent{}
 	for p, s := range spans {
 		out[p] = covered(s)
 	}
-	return out, nil
+	return out, first, nil
 }
 
 var stepName = regexp.MustCompile(`^\[[^\]]*\d+/\d+\] `)
