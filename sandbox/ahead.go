@@ -14,7 +14,11 @@ type ahead struct {
 	seen  map[string]bool
 }
 
-func newAhead() *ahead {
+// newAhead returns nil where nothing is pushed.
+func newAhead(pushes bool) *ahead {
+	if !pushes {
+		return nil
+	}
 	return &ahead{blobs: make(chan request.Descriptor, request.MaxLayers), seen: map[string]bool{}}
 }
 

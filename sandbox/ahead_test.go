@@ -28,12 +28,12 @@ func TestAhead(t *testing.T) {
 		digest string
 		ok     bool
 	}{
-		{"a blob", request.RoleBuild, newAhead(), digest, true},
-		{"a blob that is not there", request.RoleBuild, newAhead(), other, false},
-		{"no digest", request.RoleBuild, newAhead(), "", false},
-		{"nothing is pushed", request.RoleBuild, nil, digest, false},
-		{"fetch", request.RoleFetch, newAhead(), digest, false},
-		{"push", request.RolePush, newAhead(), digest, false},
+		{"a blob", request.RoleBuild, newAhead(true), digest, true},
+		{"a blob that is not there", request.RoleBuild, newAhead(true), other, false},
+		{"no digest", request.RoleBuild, newAhead(true), "", false},
+		{"nothing is pushed", request.RoleBuild, newAhead(false), digest, false},
+		{"fetch", request.RoleFetch, newAhead(true), digest, false},
+		{"push", request.RolePush, newAhead(true), digest, false},
 	} {
 		in := &intake{role: tt.role, store: s, ahead: tt.to, open: map[uint32]incoming{}}
 		for range 2 {

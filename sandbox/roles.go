@@ -90,7 +90,7 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	defer cancel(nil)
 	var (
 		fetched = newBaton[request.Go]()      // what build begins with
-		layers  *ahead                        // what it will have; nil: nothing is pushed
+		layers  = newAhead(b.pushes())        // what it will have
 		ready   = newBaton[struct{}]()        // the destinations take a push
 		image   = newBaton[request.Pushing]() // what push pushes
 		all     sync.WaitGroup
@@ -118,7 +118,6 @@ func (b *build) run(ctx context.Context) (request.Result, error) {
 	})
 	if b.c.Request.Call == "" {
 		if b.pushes() {
-			layers = newAhead()
 			play(part{role: request.RolePush, ready: func() { ready.pass(struct{}{}) }, image: image.take, ahead: layers}, func(request.Result) error {
 				if !image.passed() {
 					return &EndError{Msg: "push ended before there was anything to push"}

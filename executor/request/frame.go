@@ -136,7 +136,7 @@ func (r *Reader) Next() (FrameKind, []byte, error) {
 func (k FrameKind) known() bool {
 	switch k {
 	case FrameHello, FrameEvent, FrameAsk, FrameOutput, FrameChunk, FrameEnd, FrameReady, FrameResult,
-		FrameGo, FramePush, FrameAnswer, FrameCancel:
+		FrameGo, FrameAhead, FramePush, FrameAnswer, FrameCancel:
 		return true
 	}
 	return false
