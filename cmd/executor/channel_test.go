@@ -175,7 +175,7 @@ func TestChannelStreams(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if err := c.Keep(request.Output{Digest: "sha256:x"}); err != nil {
+		if err := c.Keep(request.Output{Kind: request.OutputKeep, Digest: "sha256:x"}); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -223,7 +223,7 @@ func TestChannelStreams(t *testing.T) {
 	}
 }
 
-// TestChannelNamesTheImage: push waits for it, and takes one.
+// TestChannelNamesTheImage: push waits for it, and takes one; it hears of layers before.
 func TestChannelNamesTheImage(t *testing.T) {
 	c, _, w := frames(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -231,12 +231,16 @@ func TestChannelNamesTheImage(t *testing.T) {
 	if _, err := c.next(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	layer := request.Descriptor{Digest: "sha256:y", Size: 5}
 	want := request.Pushing{Descriptor: request.Descriptor{Digest: "sha256:x", Size: 7}, Attached: []request.Attached{{Tag: "t"}}}
-	if err := w.WriteJSON(request.FramePush, want); err != nil {
+	if err := errors.Join(w.WriteJSON(request.FrameAhead, layer), w.WriteJSON(request.FramePush, want)); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := c.next(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
+	}
+	if got := <-c.ahead; got != layer {
+		t.Errorf("ahead: %+v", got)
 	}
 }
 
