@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/layer"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
@@ -40,7 +38,7 @@ type uploads struct {
 	*player
 	open   func() (*store.Store, error) // when there is something in it
 	layers <-chan request.Descriptor
-	to     []string // a destination in each repository
+	to     []string // repositories
 
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -52,16 +50,9 @@ type uploads struct {
 func (p *player) uploadAhead(ctx context.Context, open func() (*store.Store, error), layers <-chan request.Descriptor) (*uploads, error) {
 	u := &uploads{player: p, open: open, layers: layers, ended: make(chan struct{})}
 	u.enough = sync.OnceFunc(func() { close(u.ended) })
-	seen := map[string]bool{}
-	for _, full := range p.result.Names {
-		tag, err := name.NewTag(full, name.WeakValidation)
-		if err != nil {
-			return nil, err
-		}
-		if repo := tag.Context().Name(); !seen[repo] {
-			seen[repo] = true
-			u.to = append(u.to, full)
-		}
+	var err error
+	if u.to, err = p.repositories(); err != nil {
+		return nil, err
 	}
 	ctx, u.cancel = context.WithCancel(ctx)
 	if layers == nil || p.req.NoPush || len(u.to) == 0 {
@@ -108,8 +99,8 @@ func (u *uploads) upload(ctx context.Context, l request.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	for _, dest := range u.to {
-		if err := u.tools.Images.PushBlob(ctx, st, d, dest); err != nil {
+	for _, repo := range u.to {
+		if err := u.tools.Images.PushBlob(ctx, st, d, repo); err != nil {
 			return err
 		}
 	}

@@ -178,10 +178,10 @@ type push struct {
 	meter *meter
 }
 
-// PushBlob pushes a blob of st to the repository of dest, before there is an image that
-// has it. A Push meanwhile waits for it.
-func (c *Client) PushBlob(ctx context.Context, st *store.Store, d v1.Descriptor, dest string) error {
-	tag, err := destination(dest)
+// PushBlob pushes a blob of st to a repository, before there is an image that has it. A
+// Push meanwhile waits for it.
+func (c *Client) PushBlob(ctx context.Context, st *store.Store, d v1.Descriptor, repository string) error {
+	tag, err := destination(repository)
 	if err != nil {
 		return err
 	}
