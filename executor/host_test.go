@@ -28,6 +28,7 @@ type host struct {
 	mu     sync.Mutex
 	kept   []string
 	ahead  []string
+	steps  []string                      // keys of those that were handed out
 	files  map[request.OutputKind][]byte // what has no place in the store
 	events []request.Event
 	now    int // outputs that are open
@@ -116,6 +117,9 @@ func (s *hostStream) Commit(digest string) error {
 		s.h.mu.Lock()
 		defer s.h.mu.Unlock()
 		s.h.files[s.what.Kind] = s.Bytes()
+		if s.what.Kind == request.OutputStep {
+			s.h.steps = append(s.h.steps, s.what.Name)
+		}
 		return nil
 	}
 	return os.WriteFile(filepath.Join(s.h.store, path), s.Bytes(), 0o444)

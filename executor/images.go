@@ -67,12 +67,24 @@ func (l *layerImages) of(wanted []layerID) (list []string) {
 
 // besides returns an outlet for the blob of a layer, which hands out the layer's
 // image too.
-func (l *layerImages) besides(id layerID) request.Outlet { return imaging{l.out, l, id} }
+func (l *layerImages) besides(id layerID) request.Outlet { return imaging{l.out, l, id, l.make, false} }
+
+// checked is besides for the result of a step that a place has: nobody has looked yet
+// whether the layer is what it says, and if not, the step can be done instead. image says
+// whether an image is wanted.
+func (l *layerImages) checked(id layerID, image bool) request.Outlet {
+	if image {
+		return imaging{l.out, l, id, l.make, true}
+	}
+	return imaging{l.out, l, id, l.check, true}
+}
 
 type imaging struct {
 	request.Outlet
 	images *layerImages
 	layer  layerID
+	make   func(io.Reader, layerID) error
+	strict bool // a blob that is not the layer is dropped
 }
 
 // Open implements request.Outlet. It is called again when a pull begins anew.
@@ -85,7 +97,11 @@ func (i imaging) Open(what request.Output) (request.Stream, error) {
 	t := &imaged{Stream: blob, tar: w, done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
-		if err := i.images.make(r, i.layer); err != nil && !errors.Is(err, errDropped) {
+		err := i.make(r, i.layer)
+		if i.strict && (errors.Is(err, errMismatch) || errors.Is(err, layer.ErrInvalid)) {
+			t.bad = err
+		}
+		if err != nil && !errors.Is(err, errDropped) {
 			// Whoever unpacks the layer finds the same, and is to fail if it has to.
 			text := fmt.Sprintf("layer %s is unpacked, not mounted: %v", i.layer.digest, err)
 			i.images.sink.Emit(request.Event{Time: time.Now(), Kind: request.EventDebug, Text: text})
@@ -100,6 +116,7 @@ type imaged struct {
 	request.Stream
 	tar  *io.PipeWriter
 	done chan struct{}
+	bad  error // why the blob is dropped; valid after done
 }
 
 func (t *imaged) Write(p []byte) (int, error) {
@@ -113,6 +130,9 @@ func (t *imaged) Write(p []byte) (int, error) {
 func (t *imaged) Commit(digest string) error {
 	t.tar.Close()
 	<-t.done
+	if t.bad != nil {
+		return t.bad
+	}
 	return t.Stream.Commit(digest)
 }
 
@@ -143,6 +163,17 @@ func (l *layerImages) make(r io.Reader, id layerID) error {
 	return nil
 }
 
+// check fails if a blob is not that of the layer.
+func (l *layerImages) check(r io.Reader, id layerID) error {
+	_, err := l.image(r, io.Discard, func(got v1.Hash) (string, error) {
+		if got != id.diffID {
+			return "", errMismatch
+		}
+		return "", nil
+	})
+	return err
+}
+
 // write hands out the image of the layer that r has. name says what to commit it as,
 // when the digest of the tar is known.
 func (l *layerImages) write(r io.Reader, key string, name func(diffID v1.Hash) (string, error)) error {
@@ -151,6 +182,15 @@ func (l *layerImages) write(r io.Reader, key string, name func(diffID v1.Hash) (
 		return err
 	}
 	defer out.Close()
+	as, err := l.image(r, out, name)
+	if err != nil {
+		return err
+	}
+	return out.Commit(as)
+}
+
+// image writes the image of the layer that r has to out, and returns its name.
+func (l *layerImages) image(r io.Reader, out io.Writer, name func(diffID v1.Hash) (string, error)) (as string, err error) {
 	var spools []string
 	defer func() {
 		for _, name := range spools {
@@ -166,7 +206,6 @@ func (l *layerImages) write(r io.Reader, key string, name func(diffID v1.Hash) (
 		}
 		return f, err
 	}})
-	as := ""
 	if err == nil {
 		as, err = name(got)
 	}
@@ -176,8 +215,5 @@ func (l *layerImages) write(r io.Reader, key string, name func(diffID v1.Hash) (
 	if err == nil {
 		err = w.Flush()
 	}
-	if err != nil {
-		return err
-	}
-	return out.Commit(as)
+	return as, err
 }

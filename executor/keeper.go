@@ -29,7 +29,7 @@ func newKeeper(ctx context.Context, p *player, st *store.Store) *keeper {
 // packed makes a layer of what a step has changed: a blob if that is wanted, and an
 // image of it for the launcher's layer cache if that is to have it.
 func (b *build) packed(ctx context.Context, w *work, blob bool, opt layer.PackOptions) (err error) {
-	if b.keeper == nil || w.key == "" {
+	if b.keeper == nil || w.key == "" || w.lent {
 		w.layer, err = layer.Pack(ctx, w.upper, b.store, opt)
 		return err
 	}
@@ -82,6 +82,11 @@ func (k *keeper) pulled(known request.KnownStep, op plan.Op) error {
 	h, err := v1.NewHash(known.Cached.Digest)
 	if err != nil || !k.store.Has(h) {
 		return err // it has stayed where it is
+	}
+	if lent(known, op) {
+		// Of which content this is the result the place says, and only for this copy.
+		known.Cached.Key = known.Key
+		return k.put(stepKey(known.Plain), known.Cached)
 	}
 	return k.note(known, op)
 }

@@ -43,7 +43,7 @@ func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.key, w.plain = stepKey(known.Key), stepKey(known.Plain)
+	w.key, w.plain, w.lent = stepKey(known.Key), stepKey(known.Plain), b.borrows(s, st.Op)
 	if w.plain != "" && w.took != "" { // and not what fetch saw: a context may change
 		if w.key, err = b.keyOfCopy(s, st.Op, w.took); err != nil {
 			return nil, err
@@ -57,6 +57,18 @@ func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
 	}
 	w.end, err = b.endOf(s, st.Op, w.key)
 	return w, err
+}
+
+// lent says that the key of a copy from a stage is what a place has said that it is.
+func lent(known request.KnownStep, op plan.Op) bool {
+	return copiesStage(op) && known.Plain != "" && known.Cached.Pulled
+}
+
+// borrows says that the key of a step is made of one that a place has given: what the
+// step makes may go back to places, but the launcher's cache, which is for all builds,
+// does not take it.
+func (b *build) borrows(s *stage, op plan.Op) bool {
+	return s.borrowed || slices.ContainsFunc(plan.Sources(op), func(src *plan.Stage) bool { return s.image.stages[src.ID].borrowed })
 }
 
 // keyOfCopy is the key of a copy with the digest of what it took.
@@ -76,8 +88,12 @@ func (b *build) reuse(s *stage, st *plan.Step, known request.KnownStep) (*work, 
 		step: st, layer: blob, cached: &known.Cached, ended: known.Cached.Created,
 		key: stepKey(known.Key), plain: stepKey(known.Plain),
 	}
-	if err := b.keeper.pulled(known, st.Op); err != nil {
-		return nil, err
+	borrows := b.borrows(s, st.Op)
+	w.lent = borrows || lent(known, st.Op)
+	if !borrows {
+		if err := b.keeper.pulled(known, st.Op); err != nil {
+			return nil, err
+		}
 	}
 	if w.end, err = b.endOf(s, st.Op, w.key); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/cache"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/plan"
+	"github.com/kbuild-sandbox/kbuild-sandbox/executor/registry"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/store"
 )
@@ -81,16 +82,21 @@ func (b *build) stepResults(plans []*plan.Plan) (list []stepResult) {
 			s := img.stages[ps.ID]
 			for i, st := range s.Steps {
 				r := stepResult{op: st.Op, shipped: shipped[ps]}
+				pulled := false
 				if n := i + len(s.work) - len(s.Steps); n >= 0 && n < len(s.work) {
+					pulled = s.work[n].cached != nil && s.work[n].cached.Pulled
 					r.plain, r.Key, r.Step = string(s.work[n].plain), string(s.work[n].key), s.work[n].result()
 				} else if i < len(s.known) {
 					r.plain, r.Key, r.Step = s.known[i].Plain, s.known[i].Key, s.known[i].Cached
+					pulled = r.Step.Pulled
 				}
 				if r.Key == "" || r.Step.Digest == "" {
 					continue
 				}
 				r.Step.Key = ""
-				list = append(list, r)
+				if !pulled || r.plain == "" || !copiesStage(st.Op) { // see lent
+					list = append(list, r)
+				}
 				if r.plain != "" && copiesStage(st.Op) {
 					r.Key, r.Step.Key = r.plain, r.Key
 					list = append(list, r)
@@ -135,11 +141,32 @@ func (p *player) layOutResults(ctx context.Context, e exporter) error {
 			return err
 		}
 		e.desc, e.name = index, strconv.Itoa(i)
-		err = p.steps.do("export cache "+p.req.CacheTo[i].Name(), func(*announced) error { return e.results(ctx) })
+		to := p.req.CacheTo[i]
+		err = p.keepIn(ctx, to, "export cache "+to.Name(), func(*announced) error { return e.results(ctx) })
 		if err != nil {
-			return fmt.Errorf("export cache %s: %w", p.req.CacheTo[i].Name(), err)
+			return fmt.Errorf("export cache %s: %w", to.Name(), err)
 		}
 	}
+	return nil
+}
+
+// keepIn keeps results in a place. What goes wrong with it costs the next build time, and
+// not this one its success, unless the place is to be strict.
+func (p *player) keepIn(ctx context.Context, to request.CacheTarget, name string, work func(*announced) error) (err error) {
+	_ = p.steps.do(name, func(a *announced) error {
+		err = work(a)
+		if to.Strict {
+			return err
+		}
+		return nil // a warning tells it
+	})
+	switch {
+	case err == nil || to.Strict:
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	p.steps.Warn(fmt.Sprintf("cache %s is not complete: %v", to.Name(), err), 0)
 	return nil
 }
 
@@ -148,6 +175,9 @@ func (e exporter) results(ctx context.Context) error {
 	var index v1.IndexManifest
 	if err := e.read(ctx, e.desc, &index); err != nil {
 		return err
+	}
+	if len(index.Manifests) == 0 {
+		return nil // what is there is more
 	}
 	if err := e.images(ctx, index.Manifests, index.Manifests); err != nil {
 		return err
@@ -159,9 +189,7 @@ func (e exporter) results(ctx context.Context) error {
 	return e.index(raw)
 }
 
-// pushResults pushes results of steps to those places that are in registries. What goes
-// wrong with it costs the next build time, and not this one its success, unless the
-// place is to be strict.
+// pushResults pushes results of steps to those places that are in registries.
 func (p *player) pushResults(ctx context.Context, st *store.Store, indexes []request.Descriptor) error {
 	for i, d := range indexes {
 		if i >= len(p.req.CacheTo) || p.req.CacheTo[i].Layout != "" || p.req.CacheTo[i].None() {
@@ -179,24 +207,14 @@ func (p *player) pushResults(ctx context.Context, st *store.Store, indexes []req
 		if len(entries) == 0 {
 			continue // what is there is more
 		}
-		_ = p.steps.do("push cache "+to.Name(), func(a *announced) error {
+		err = p.keepIn(ctx, to, "push cache "+to.Name(), func(a *announced) error {
 			if to.Repository != "" {
-				err = p.pushEach(ctx, st, entries, to.Repository)
-			} else {
-				err = p.tools.Images.Push(ctx, st, index, to.Reference, a.progress)
+				return p.pushEach(ctx, st, entries, to.Repository)
 			}
-			if to.Strict {
-				return err
-			}
-			return nil // a warning tells it
+			return p.tools.Images.Push(ctx, st, index, to.Reference, a.progress)
 		})
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil && to.Strict:
+		if err != nil {
 			return err
-		case err != nil:
-			p.steps.Warn(fmt.Sprintf("cache %s is not complete: %v", to.Name(), err), 0)
 		}
 	}
 	return nil
@@ -221,7 +239,11 @@ func (p *player) pushEach(ctx context.Context, st *store.Store, entries []cache.
 			if there, err := p.tools.Images.Tagged(ctx, dest); err != nil || there == e.Manifest.Digest {
 				return err
 			}
-			return p.tools.Images.Push(ctx, st, e.Manifest, dest, nil)
+			err := p.tools.Images.Push(ctx, st, e.Manifest, dest, nil)
+			if registry.IsImmutable(err) {
+				return nil // there is another result of the same step, for good
+			}
+			return err
 		})
 	}
 	return g.Wait()

@@ -123,6 +123,8 @@ type work struct {
 	key, plain, end stepKey
 	took            string              // the digest of what a copy took from a context
 	cached          *request.CachedStep // it was not done; nil: it was
+	// lent: key is made of one that a place has given, see borrowed.
+	lent bool
 }
 
 // ledger knows the work of a build by its key. It is safe for concurrent use.

@@ -34,8 +34,10 @@ type stage struct {
 	cached []*work
 	work   []*work // one for each step, after one for the files of a named context
 	// again: a step of it was done, or of a stage that it stands on, and the result may
-	// be another one than before. strayed: it is another one than was expected.
-	again, strayed bool
+	// be another one than before. strayed: it is another one than was expected. borrowed:
+	// end is made of a key that a place of the request has given for a copy, whose content
+	// nobody has read; it may be any key.
+	again, strayed, borrowed bool
 	// end is the key that steps on top of this stage stand on; valid after done.
 	end stepKey
 }
@@ -101,7 +103,8 @@ func (b *build) begin(ctx context.Context, s *stage) (err error) {
 		return err
 	}
 	if below := s.Base.Stage; below != nil {
-		s.again, s.strayed = s.image.stages[below.ID].again, s.image.stages[below.ID].strayed
+		on := s.image.stages[below.ID]
+		s.again, s.strayed, s.borrowed = on.again, on.strayed, on.borrowed
 	}
 	if s.files {
 		if s.tree, err = b.base(ctx, s); err != nil {
@@ -122,6 +125,7 @@ func (s *stage) add(w *work) {
 	if s.strayed {
 		s.end = ""
 	}
+	s.borrowed = s.borrowed || w.lent
 	switch {
 	case w.tree != nil:
 		s.tree, s.cached = w.tree.Fork(), nil

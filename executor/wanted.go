@@ -22,6 +22,8 @@ type wantedLayer struct {
 	from string
 	// files is what an image is made of for build; nil: nothing.
 	files *layerID
+	// is the layer that a result of a step says that it is.
+	is layerID
 }
 
 // wanting collects the layers to pull, each once.
@@ -113,12 +115,12 @@ func (w *wanting) result(found cache.Found, c request.CachedStep, files bool) er
 		u.files = &id
 	}
 	u.stays = u.stays && (u.files != nil || !files)
-	return w.add(resultLayer(found), u)
+	return w.add(resultLayer(found, id), u)
 }
 
 // resultLayer is the layer of a result.
-func resultLayer(found cache.Found) wantedLayer {
-	return wantedLayer{image: found.Image, layer: found.Image.Layers[0], from: found.Place}
+func resultLayer(found cache.Found, id layerID) wantedLayer {
+	return wantedLayer{image: found.Image, layer: found.Image.Layers[0], from: found.Place, is: id}
 }
 
 // idOf names the layer of a result that is pulled.
@@ -161,12 +163,20 @@ func (r *fromRegistry) have(ctx context.Context, found cache.Found) error {
 		r.origin[found.Image.Digest] = found.Layout
 	}
 	r.mu.Unlock()
-	return r.pull(ctx, resultLayer(found))
+	id, err := idOf(found.Step)
+	if err != nil {
+		return fmt.Errorf("layer cache: %w", err)
+	}
+	return r.pull(ctx, resultLayer(found, id))
 }
 
 func (r *fromRegistry) pull(ctx context.Context, w wantedLayer) error {
 	st := r.store
-	if w.files != nil {
+	switch {
+	case r.layers == nil:
+	case w.from != "":
+		st = st.Beside(r.layers.checked(w.is, w.files != nil))
+	case w.files != nil:
 		st = st.Beside(r.layers.besides(*w.files))
 	}
 	what := w.image.Ref

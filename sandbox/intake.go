@@ -57,7 +57,7 @@ func (i *intake) begin(what request.Output) error {
 		if err != nil {
 			return err
 		}
-		return out.keep(what.Digest)
+		return out.lose(out.keep(what.Digest))
 	}
 	if i.open[what.Stream] != nil || len(i.open) >= request.MaxStreams {
 		return fmt.Errorf("%w: stream %d of %d", errOutput, what.Stream, len(i.open))
@@ -79,7 +79,7 @@ func (i *intake) incoming(what request.Output) (incoming, error) {
 		if err != nil {
 			return nil, err
 		}
-		return out.begin(what)
+		return out.take(what)
 	case request.OutputLayer:
 		return i.layers.begin(i.role, what)
 	case request.OutputStep:

@@ -35,6 +35,7 @@ type layers struct {
 
 	mu    sync.Mutex
 	held  map[string]*layerdir.Image // by key
+	sums  map[string]string          // of the images that build has handed out, by DiffID
 	found map[string]request.CachedStep
 	todo  []notedStep
 	steps int // that build has told of
@@ -43,7 +44,7 @@ type layers struct {
 // openLayers makes ready what keeps images, in the cache directory or else in the
 // run's own, and tells the request which ones there are.
 func openLayers(c *Config, home string, s *store) (*layers, error) {
-	l := &layers{name: nameOf(*c), sink: c.Sink, in: s, held: map[string]*layerdir.Image{}, found: map[string]request.CachedStep{}, keep: c.Caches.Dir != ""}
+	l := &layers{name: nameOf(*c), sink: c.Sink, in: s, held: map[string]*layerdir.Image{}, sums: map[string]string{}, found: map[string]request.CachedStep{}, keep: c.Caches.Dir != ""}
 	l.caches = l.keep && c.Request.StepCache
 	c.Request.StepCache = l.caches
 	l.path = filepath.Join(home, "layers")
@@ -240,7 +241,8 @@ func (i *incomingLayer) end(e request.OutputEnd) error {
 		i.discard()
 		return nil
 	}
-	img, ours, err := i.in.Commit(request.CachedStep{DiffID: e.Digest}.LayerKey())
+	sum := i.in.Sum()
+	img, ours, err := i.in.Commit(request.CachedStep{DiffID: e.Digest, Sum: sum}.LayerKey())
 	if errors.Is(err, layerdir.ErrSize) || errors.Is(err, layerdir.ErrForm) {
 		err = fmt.Errorf("%w: %w", errOutput, err)
 	}
@@ -256,6 +258,9 @@ func (i *incomingLayer) end(e request.OutputEnd) error {
 		old.Close()
 	}
 	i.layers.held[img.Key] = img
+	if e.Digest != "" {
+		i.layers.sums[e.Digest] = sum
+	}
 	return nil
 }
 

@@ -37,6 +37,10 @@ type outputs struct {
 	blobs   map[string]bool // digests of stored blobs that belong to the layout
 	index   bool
 	merge   bool // what a layout has stays in it
+	// mayFail: a layout that cannot be written costs no more than itself. lost says why
+	// it is not written.
+	mayFail bool
+	lost    error
 	hasTar  bool
 }
 

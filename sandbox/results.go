@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +83,7 @@ func (b *build) openResults() error {
 			b.c.Request.CacheTo[i].Copies, b.c.Request.CacheTo[i].Others = false, false
 			continue
 		}
-		o.merge = to.Merge
+		o.merge, o.mayFail = to.Merge, !to.Strict
 		b.kept[strconv.Itoa(i)] = o
 	}
 	return nil
@@ -93,7 +94,10 @@ func (b *build) commitResults() error {
 	for name, o := range b.kept {
 		i, _ := strconv.Atoi(name)
 		to := b.c.Request.CacheTo[i]
-		err := o.commit()
+		err := o.lost
+		if err == nil && o.index { // else there are no results, or they were lost in build
+			err = o.commit()
+		}
 		switch {
 		case err != nil && to.Strict:
 			return err
@@ -103,6 +107,34 @@ func (b *build) commitResults() error {
 	}
 	return nil
 }
+
+// lose is what of an error ends the build. A layout that may fail goes without what is
+// still to come, unless the sandbox has broken the rules.
+func (o *outputs) lose(err error) error {
+	if err != nil && o.mayFail && !errors.Is(err, errOutput) {
+		o.lost, err = cmp.Or(o.lost, err), nil
+	}
+	return err
+}
+
+// take is begin for a layout that may fail.
+func (o *outputs) take(what request.Output) (incoming, error) {
+	s, err := o.begin(what)
+	if err = o.lose(err); err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nowhere{}, nil
+	}
+	return s, nil
+}
+
+// nowhere is a stream of what was lost already.
+type nowhere struct{}
+
+func (nowhere) write([]byte) error          { return nil }
+func (nowhere) end(request.OutputEnd) error { return nil }
+func (nowhere) discard()                    {}
 
 // lose tells that results are not kept.
 func (b *build) lose(to request.CacheTarget, err error) {

@@ -116,13 +116,50 @@ func TestResultsThatCannotBeKept(t *testing.T) {
 		if handsOut {
 			b.handOut(t, "0", "a")
 		}
-		if err := b.commitResults(); err != nil || !strings.Contains(told.String(), "cache ./l is not written: ") {
+		// Where there are no results, what is there stays, and nothing is to be told.
+		if err := b.commitResults(); err != nil || strings.Contains(told.String(), "cache ./l is not written: ") != handsOut {
 			t.Errorf("%v, %q", err, told)
 		}
 		b.discardResults()
 		left, err := os.ReadDir(dir)
 		if err != nil || handsOut && len(left) == 0 {
 			t.Errorf("%v, %v", left, err)
+		}
+	}
+}
+
+// TestResultsThatDoNotFit: a disk that is too small for results costs them, and not the
+// build; breaking the rules ends it all the same.
+func TestResultsThatDoNotFit(t *testing.T) {
+	target := request.CacheTarget{CachePlace: request.CachePlace{Layout: "/l", Called: "./l"}, Others: true}
+	for _, strict := range []bool{false, true} {
+		dir := filepath.Join(t.TempDir(), "l")
+		target.Strict = strict
+		b, told := resultsBuild(t, []request.CacheTarget{target}, dir)
+		if err := b.openResults(); err != nil {
+			t.Fatal(err)
+		}
+		b.kept["0"].left, b.kept["0"].full = 3, &SpaceError{Dir: dir}
+		digest, err := b.store.put([]byte("more than three bytes"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := &intake{role: request.RoleBuild, store: b.store, kept: b.kept, open: map[uint32]incoming{}}
+		if err := in.begin(request.Output{Kind: request.OutputKeep, Name: "0", Digest: digest}); (err != nil) != strict {
+			t.Errorf("strict %v: %v", strict, err)
+		}
+		if err := say(in, request.Output{Kind: request.OutputIndex, Name: "0", Size: 5}, []byte("index"), ""); (err != nil) != strict {
+			t.Errorf("strict %v: %v", strict, err)
+		}
+		if err := in.begin(request.Output{Kind: request.OutputKeep, Name: "0", Digest: guestDigest("never came")}); !errors.Is(err, errOutput) {
+			t.Errorf("strict %v: %v", strict, err)
+		}
+		if err := b.commitResults(); !strict && (err != nil || !strings.Contains(told.String(), "cache ./l is not written: ")) {
+			t.Errorf("%v, %q", err, told)
+		}
+		b.discardResults()
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("strict %v: %s is there, %v", strict, dir, err)
 		}
 	}
 }

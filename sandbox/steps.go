@@ -122,6 +122,7 @@ func parseStep(b []byte) (c request.CachedStep, err error) {
 		{c.Key == "" || stepForm.MatchString(c.Key), "key"},
 		{c.Hint != c.Found(), "hint"},
 		{!c.Found() || digestForm.MatchString(c.DiffID), "diffID"},
+		{c.Sum == "" || stepForm.MatchString(c.Sum), "sum"},
 		{c.Digest == "" || digestForm.MatchString(c.Digest) && c.Found(), "digest"},
 		{c.Size >= 0 && c.TarSize >= 0, "size"},
 		{len(c.Media) <= maxName, "media type"},
@@ -167,6 +168,9 @@ func (i *incomingStep) end(e request.OutputEnd) error {
 	l := i.layers
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if sum, made := l.sums[c.DiffID]; made && !c.Pulled {
+		c.Sum = sum // what build says of it does not count
+	}
 	if c.Image && l.held[c.LayerKey()] == nil {
 		return fmt.Errorf("%w: step %s has no image", errOutput, i.key)
 	}

@@ -1,6 +1,9 @@
 package sandbox
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -98,8 +101,10 @@ func TestSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := request.CachedStep{DiffID: diffID, Digest: digest, Size: 4, Image: true}
-	record := fmt.Sprintf(`{"diffID":%q,"digest":%q,"size":4,"image":true}`, diffID, digest)
+	sum := hex.EncodeToString(sha256.New().Sum(nil)) // of no image
+	empty := sha256.Sum256(make([]byte, 8192))
+	want := request.CachedStep{DiffID: diffID, Digest: digest, Size: 4, Image: true, Sum: hex.EncodeToString(empty[:])}
+	record := fmt.Sprintf(`{"diffID":%q,"digest":%q,"size":4,"image":true,"sum":%q}`, diffID, digest, sum)
 	for _, err := range []error{
 		say(in, request.Output{Kind: request.OutputLayer}, make([]byte, 8192), diffID),
 		say(in, request.Output{Kind: request.OutputStep, Name: stepKey}, []byte(record), ""),
@@ -134,7 +139,7 @@ func TestSteps(t *testing.T) {
 	for _, gone := range []struct {
 		suffix string
 		want   request.CachedStep
-	}{{".blob", request.CachedStep{DiffID: diffID, Size: 4, Image: true}}, {".erofs", request.CachedStep{}}} {
+	}{{".blob", request.CachedStep{DiffID: diffID, Size: 4, Image: true, Sum: want.Sum}}, {".erofs", request.CachedStep{}}} {
 		for _, name := range left(t, cache) {
 			if !strings.HasSuffix(name, gone.suffix) {
 				continue
@@ -148,6 +153,41 @@ func TestSteps(t *testing.T) {
 			t.Errorf("without %s: %+v, want %+v", gone.suffix, c, gone.want)
 		}
 		again.close()
+	}
+}
+
+// TestPlantedImage: an image that a build has handed out under the DiffID of another layer
+// is not what a later build's step of that layer gets.
+func TestPlantedImage(t *testing.T) {
+	cache := t.TempDir()
+	diffID := "sha256:" + strings.Repeat("d", 64)
+	record := []byte(fmt.Sprintf(`{"diffID":%q,"image":true}`, diffID))
+	content := func(b byte) []byte { return bytes.Repeat([]byte{b}, 8192) }
+	run := func(key string, image []byte) {
+		l := cachingLayers(t, cache)
+		defer l.close()
+		in := &intake{role: request.RoleBuild, store: l.in, layers: l, open: map[uint32]incoming{}}
+		if err := errors.Join(
+			say(in, request.Output{Kind: request.OutputLayer}, image, diffID),
+			say(in, request.Output{Kind: request.OutputStep, Name: key}, record, ""),
+		); err != nil {
+			t.Fatal(err)
+		}
+		l.keepSteps()
+	}
+	other := strings.Repeat("b", 64)
+	run(other, content('x'))
+	run(stepKey, content('y'))
+	l := cachingLayers(t, cache)
+	defer l.close()
+	for key, want := range map[string]byte{other: 'x', stepKey: 'y'} {
+		files, err := l.use([]string{l.find(key).LayerKey()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(files[0]); err != nil || got[0] != want {
+			t.Errorf("step %s has the image %c, %v; want %c", key, got[0], err, want)
+		}
 	}
 }
 

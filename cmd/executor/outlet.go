@@ -30,6 +30,11 @@ func (o *fileOutlet) Open(what request.Output) (request.Stream, error) {
 	if err != nil && what.Kind != request.OutputCache {
 		return nil, err
 	}
+	if what.Kind == request.OutputIndex || what.Kind == request.OutputBlob {
+		if err := plain(layout); err != nil {
+			return nil, err
+		}
+	}
 	switch what.Kind {
 	case request.OutputCache:
 		return o.keep(what)
@@ -57,6 +62,18 @@ func (o *fileOutlet) Open(what request.Output) (request.Stream, error) {
 		return nil, err
 	}
 	return &outputFile{File: f, path: path, merge: merge && what.Kind == request.OutputIndex}, nil
+}
+
+// plain refuses a layout with links where we write, or read: it can lie in a checkout,
+// whose links lead where its author wants.
+func plain(layout string) error {
+	for _, name := range []string{"oci-layout", "index.json", "blobs", "blobs/sha256"} {
+		info, err := os.Lstat(filepath.Join(layout, name))
+		if err == nil && info.Mode().Type()&^fs.ModeDir != 0 {
+			return fmt.Errorf("layout %s: %s is no file of a layout's", layout, name)
+		}
+	}
+	return nil
 }
 
 // place is the layout of a name, see request.OutputKeep.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,19 @@ func TestResultsOnAVolume(t *testing.T) {
 	for _, name := range []string{"0", "3", "-1", "x"} {
 		if _, err := o.Open(request.Output{Kind: request.OutputIndex, Name: name}); err == nil {
 			t.Errorf("there is a layout %s", name)
+		}
+	}
+	// A layout in a checkout, whose links lead out of it.
+	for _, name := range []string{"oci-layout", "index.json", "blobs", "blobs/sha256"} {
+		dir, far := t.TempDir(), t.TempDir()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755), os.Symlink(far, filepath.Join(dir, name))); err != nil {
+			t.Fatal(err)
+		}
+		hostile := &fileOutlet{layout: dir}
+		for _, kind := range []request.OutputKind{request.OutputIndex, request.OutputBlob} {
+			if _, err := hostile.Open(request.Output{Kind: kind, Digest: digest}); err == nil {
+				t.Errorf("%s is a link, and was followed", name)
+			}
 		}
 	}
 	if left, err := os.ReadDir(image); err != nil || len(left) > 0 {

@@ -83,7 +83,7 @@ func (f *Finder) Find(ctx context.Context, key string) (Found, error) {
 
 // Has says whether a step is one that Find has found. It may be called of nil.
 func (f *Finder) Has(step request.CachedStep) bool {
-	return f != nil && step.Found() && f.Of(step).Image != nil
+	return f != nil && step.Found() && step.Pulled && f.Of(step).Image != nil
 }
 
 // Of returns what Find has found as a step.

@@ -86,8 +86,17 @@ func layerType(media string) types.MediaType {
 	return types.OCILayer
 }
 
+const (
+	maxConfig = 64 << 10 // bytes of a result's config: it has a layer and two labels
+	// ahead is by how much the clock of who made a result may be ahead of ours.
+	ahead = 24 * time.Hour
+)
+
 // Read takes what was found as the result of the step with a key.
 func Read(key string, img *registry.Image) (c request.CachedStep, err error) {
+	if len(img.Config) > maxConfig || len(img.Manifest) > 2*maxConfig {
+		return c, fmt.Errorf("%w: a config of %d bytes, a manifest of %d", errForm, len(img.Config), len(img.Manifest))
+	}
 	var conf config
 	if err := json.Unmarshal(img.Config, &conf); err != nil {
 		return c, fmt.Errorf("%w: %w", errForm, err)
@@ -100,7 +109,7 @@ func Read(key string, img *registry.Image) (c request.CachedStep, err error) {
 		{conf.Config.Labels[keyLabel] == key, "it is not called " + key},
 		{result == "" || keyForm.MatchString(result), "malformed " + resultLabel},
 		{len(img.Layers) == 1 && len(img.DiffIDs) == 1, fmt.Sprintf("it has %d layers", len(img.Layers))},
-		{conf.Created.Year() >= 1970 && conf.Created.Year() < 9999, fmt.Sprintf("it is of the year %d", conf.Created.Year())},
+		{conf.Created.Year() >= 1970 && time.Until(conf.Created) < ahead, fmt.Sprintf("it is of the year %d", conf.Created.Year())},
 	} {
 		if !form.ok {
 			return c, fmt.Errorf("%w: %s", errForm, form.what)

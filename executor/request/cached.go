@@ -21,8 +21,11 @@ type CachedStep struct {
 	Media   string `json:"media,omitempty"`
 	// Created is when the step ended.
 	Created time.Time `json:"created,omitzero"`
-	// Image says that there is an image of the layer, under LayerKey.
-	Image bool `json:"image,omitempty"`
+	// Image says that there is an image of the layer, under LayerKey, and Sum is the
+	// image's SHA-256, hex, as the launcher knows it: whether an image is that of the
+	// layer is for build to know, which may have been taken over.
+	Image bool   `json:"image,omitempty"`
+	Sum   string `json:"sum,omitempty"`
 	// Pulled says that the layer came, or can be had, from a place of CacheFrom.
 	Pulled bool `json:"pulled,omitempty"`
 }
@@ -37,7 +40,7 @@ func (c CachedStep) LayerKey() string {
 	if c.Pulled {
 		return LayerKey(c.DiffID, c.Digest)
 	}
-	return StepLayer + strings.TrimPrefix(c.DiffID, "sha256:") + "-" + strings.Repeat("0", 64)
+	return StepLayer + strings.TrimPrefix(c.DiffID, "sha256:") + "-" + c.Sum
 }
 
 // StepLayer begins the names of images of layers that steps have made.

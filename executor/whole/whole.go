@@ -109,11 +109,14 @@ func Sweep(dir string, age time.Duration) error {
 // removeDead removes a file, or whatever it is, that nobody holds.
 func removeDead(path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err == nil {
+	switch {
+	case err == nil:
 		defer f.Close()
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 			return nil
 		}
+	case !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENXIO): // no writer has a link or a socket
+		return nil
 	}
 	return os.RemoveAll(path)
 }

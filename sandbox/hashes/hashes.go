@@ -235,15 +235,15 @@ func remove(dir string, i fs.FileInfo) error {
 }
 
 // Trusted says whether the ctime of files below a directory tells that they changed:
-// it does on the usual file systems of a machine's own disks. A server, a program or
-// an image that somebody else has made may say anything.
+// it does on the usual file systems of a machine's own disks. A server or a program may
+// say anything. In memory (tmpfs) a file that is mapped can change without it.
 func Trusted(dir string) bool {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {
 		return false
 	}
 	switch int64(st.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, zfsMagic:
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, zfsMagic:
 		return true
 	}
 	return false

@@ -55,6 +55,9 @@ func (i *Incoming) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// Sum is the SHA-256 of what came, in hex.
+func (i *Incoming) Sum() string { return hex.EncodeToString(i.sum.Sum(nil)) }
+
 // ErrSize is wrapped when what came is no image.
 var ErrSize = errors.New("not a whole number of blocks")
 
@@ -103,7 +106,7 @@ func (i *Incoming) commit() (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := note{Size: i.n, SHA256: hex.EncodeToString(i.sum.Sum(nil)), Boot: i.dir.boot, Inode: inodeOf(info)}
+	n := note{Size: i.n, SHA256: i.Sum(), Boot: i.dir.boot, Inode: inodeOf(info)}
 	if err := i.dir.place(i.key, n, i.file.Name()); err != nil {
 		return nil, err
 	}
