@@ -9,11 +9,11 @@ STATIC   := -trimpath -tags netgo,osusergo -ldflags '-X main.version=$(VERSION) 
 RUNSC    := bin/runsc
 # What make test fuzzes: all that reads what a stranger wrote and crosses a wall. make fuzz FUZZ=.* takes every target.
 FUZZ     ?= Fuzz(Clean|Stream|Unpack|Extract|Plan|Frames|Serve|Receive|Server|ParseModules|ParseGit|Question|Answer|Read|ReadIndex|MergeResults)
-FUZZTIME ?= 10s
+FUZZTIME ?= 3s
 # The unit tests that take longest begin first.
 LONG := ./sandbox ./executor/layer ./sandbox/gateway ./executor/step
 # Of the conformance cases, an ordinary user builds every so many-th; 1: all.
-EVERY    ?= 4
+EVERY    ?= 8
 GOTEST   ?= go test
 export GOTOOLCHAIN ?= auto
 export KBUILD_BIN   := $(ROOT)/bin
@@ -47,12 +47,12 @@ vet:
 	go vet ./...
 unit: ## unit tests of every room, with the race detector
 	$(GOTEST) -race -timeout 20m $(LONG) $$(go list ./... | grep -vE '/e2e(/escape|/canary)?$$')
-fuzz: ## FUZZTIME (10s) for each fuzz target of FUZZ
+fuzz: ## FUZZTIME (3s) for each fuzz target of FUZZ
 	@GOTEST='$(GOTEST)' FUZZ='$(FUZZ)' FUZZTIME=$(FUZZTIME) .ci/fuzz
 e2e: build ## the laws of the house, and whole builds against a real registry, as root and as an ordinary user
 	$(GOTEST) -count=1 -p 1 -parallel 4 -timeout 30m ./e2e ./e2e/escape ./e2e/canary
 	$(GOTEST) -count=1 -parallel 4 -timeout 30m -run '^TestAttacks$$/^0(0|1|2[0-3]|38)' ./e2e/escape -args -user 65534
-conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, as root, every EVERYth (4) as an ordinary user too, and what buildah makes of them
+conformance: build ## the Dockerfile cases of e2e/language and of KBUILD_CONFORMANCE, as root, every EVERYth (8) as an ordinary user too, and what buildah makes of them
 	go run ./e2e/conformance -j 4 $(CASES)
 	go run ./e2e/conformance -j 4 -user -every $(EVERY) $(CASES)
 	go run ./e2e/conformance -buildah $(CASES)

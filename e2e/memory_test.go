@@ -18,11 +18,11 @@ import (
 // any size, in KiB.
 const maxHeap = 400 << 10
 
-// TestLayerOf2GiB builds and pushes a layer of 2 GiB that does not compress, and
+// TestLayerOf1GiB builds and pushes a layer of 1 GiB that does not compress, and
 // watches the sandbox meanwhile: the sentry's own memory is its anonymous pages,
 // the executor's is in the sentry's memory file (shared pages that are not the
 // workspace's file).
-func TestLayerOf2GiB(t *testing.T) {
+func TestLayerOf1GiB(t *testing.T) {
 	bin := binaries(t)
 	dir := t.TempDir()
 	registry, err := rig.StartRegistry(t.Context(), dir)
@@ -33,7 +33,7 @@ func TestLayerOf2GiB(t *testing.T) {
 	pushBases(t.Context(), t, registry)
 	work, context := t.TempDir(), t.TempDir()
 	put(t, filepath.Join(context, "Dockerfile"), "FROM "+registry.Host+"/library/busybox:1\n"+
-		"RUN head -c 2147483648 /dev/urandom >/big\n")
+		"RUN head -c 1073741824 /dev/urandom >/big\n")
 	cmd := exec.Command(filepath.Join(bin, "kbuild-sandbox"), "build", "--insecure-registry", registry.Host,
 		"--work-dir", work, "--cache-dir", "", "-d", registry.Host+"/big:1", "--compression-level", "1", "--progress", "plain",
 		context)
