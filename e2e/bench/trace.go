@@ -92,6 +92,8 @@ var stepName = regexp.MustCompile(`^\[[^\]]*\d+/\d+\] `)
 func partOf(name, role string) part {
 	word, _, _ := strings.Cut(name, " ")
 	switch {
+	case word == "wait":
+		return ""
 	case word == "start":
 		return partStart
 	case word == "end":
