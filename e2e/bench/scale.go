@@ -158,6 +158,9 @@ func scaleBase(ctx context.Context, name string) (v1.Image, error) {
 func writeData(out *tar.Writer, layer, megabytes int) error {
 	random := rand.NewChaCha8([32]byte{byte(layer)})
 	data := make([]byte, 1_000_000)
+	if err := writeDirs(out, "data/"); err != nil {
+		return err
+	}
 	for i := range megabytes {
 		random.Read(data[:len(data)/2])
 		if err := writeFile(out, fmt.Sprintf("data/l%d-%d", layer, i), data); err != nil {
@@ -169,8 +172,26 @@ func writeData(out *tar.Writer, layer, megabytes int) error {
 
 func writeFiles(out *tar.Writer, layer, n int) error {
 	random := rand.New(rand.NewPCG(uint64(layer), uint64(n)))
+	if err := writeDirs(out, "files/", fmt.Sprintf("files/l%d/", layer)); err != nil {
+		return err
+	}
 	for i := range n {
+		if i%filesInADir == 0 {
+			if err := writeDirs(out, fmt.Sprintf("files/l%d/d%d/", layer, i/filesInADir)); err != nil {
+				return err
+			}
+		}
 		if err := writeFile(out, fmt.Sprintf("files/l%d/d%d/f%d", layer, i/filesInADir, i), text(random)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeDirs: a layer whose directories have no entries is unpacked anew by each build.
+func writeDirs(out *tar.Writer, names ...string) error {
+	for _, name := range names {
+		if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}); err != nil {
 			return err
 		}
 	}
