@@ -83,7 +83,7 @@ func (k *keeper) pulled(known request.KnownStep, op plan.Op) error {
 	if err != nil || !k.store.Has(h) {
 		return err // it has stayed where it is
 	}
-	if lent(known, op) {
+	if lent(known.Plain, known.Cached.Pulled, op) {
 		// Of which content this is the result the place says, and only for this copy.
 		known.Cached.Key = known.Key
 		return k.put(stepKey(known.Plain), known.Cached)

@@ -60,8 +60,8 @@ func (b *build) obtain(ctx context.Context, s *stage, i int) (*work, error) {
 }
 
 // lent says that the key of a copy from a stage is what a place has said that it is.
-func lent(known request.KnownStep, op plan.Op) bool {
-	return copiesStage(op) && known.Plain != "" && known.Cached.Pulled
+func lent(plain string, pulled bool, op plan.Op) bool {
+	return copiesStage(op) && plain != "" && pulled
 }
 
 // borrows says that the key of a step is made of one that a place has given: what the
@@ -89,7 +89,7 @@ func (b *build) reuse(s *stage, st *plan.Step, known request.KnownStep) (*work, 
 		key: stepKey(known.Key), plain: stepKey(known.Plain),
 	}
 	borrows := b.borrows(s, st.Op)
-	w.lent = borrows || lent(known, st.Op)
+	w.lent = borrows || lent(known.Plain, known.Cached.Pulled, st.Op)
 	if !borrows {
 		if err := b.keeper.pulled(known, st.Op); err != nil {
 			return nil, err

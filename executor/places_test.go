@@ -226,15 +226,11 @@ func TestTakes(t *testing.T) {
 	}
 }
 
-// TestForgedLayer: whoever can write to a place can choose a result, but not what a
-// layer is called: what is unpacked has the digest that the image's config names.
-func TestForgedLayer(t *testing.T) {
-	reg := startRegistry(t)
-	b := newPlacesBuild(t, reg.seed(t, "base:1", layered(t, here(), entry{"x", "1"})), reg.addr+"/app:1")
-	repo := request.CachePlace{Repository: reg.addr + "/cache"}
-	b.req.CacheFrom, b.req.CacheTo = []request.CachePlace{repo}, []request.CacheTarget{{CachePlace: repo, Copies: true, Others: true, All: true}}
-	b.run()
-	for _, seen := range reg.seen {
+// forge changes the configs of results that were pushed to /cache, and tells how many change
+// wanted changed.
+func forge(t *testing.T, reg *memoryRegistry, change func(*v1.ConfigFile) bool) (n int) {
+	t.Helper()
+	for _, seen := range slices.Clone(reg.seen) {
 		tag, ok := strings.CutPrefix(seen, "PUT /v2/cache/manifests/")
 		if !ok {
 			continue
@@ -245,12 +241,28 @@ func TestForgedLayer(t *testing.T) {
 		check(t, err)
 		cfg, err := img.ConfigFile()
 		check(t, err)
-		cfg = cfg.DeepCopy()
-		cfg.RootFS.DiffIDs[0].Hex = strings.Repeat("e", 64)
-		img, err = mutate.ConfigFile(img, cfg)
-		check(t, err)
-		reg.seed(t, "cache:"+tag, img)
+		if cfg = cfg.DeepCopy(); change(cfg) {
+			n++
+			img, err = mutate.ConfigFile(img, cfg)
+			check(t, err)
+			reg.seed(t, "cache:"+tag, img)
+		}
 	}
+	return n
+}
+
+// TestForgedLayer: whoever can write to a place can choose a result, but not what a
+// layer is called: what is unpacked has the digest that the image's config names.
+func TestForgedLayer(t *testing.T) {
+	reg := startRegistry(t)
+	b := newPlacesBuild(t, reg.seed(t, "base:1", layered(t, here(), entry{"x", "1"})), reg.addr+"/app:1")
+	repo := request.CachePlace{Repository: reg.addr + "/cache"}
+	b.req.CacheFrom, b.req.CacheTo = []request.CachePlace{repo}, []request.CacheTarget{{CachePlace: repo, Copies: true, Others: true, All: true}}
+	b.run()
+	forge(t, reg, func(cfg *v1.ConfigFile) bool {
+		cfg.RootFS.DiffIDs[0].Hex = strings.Repeat("e", 64)
+		return true
+	})
 	b.write("b", "2")
 	b.host = newHost(t, Tools{})
 	fetched := succeed(t, "fetch", b.host.fetch(b.req))
@@ -278,26 +290,14 @@ func TestLentKey(t *testing.T) {
 	b.req.CacheFrom, b.req.CacheTo = []request.CachePlace{repo}, []request.CacheTarget{{CachePlace: repo, Copies: true, Others: true, All: true}}
 	b.run()
 	victim := strings.Repeat("e", 64)
-	forged := 0
-	for _, seen := range slices.Clone(reg.seen) {
-		tag, ok := strings.CutPrefix(seen, "PUT /v2/cache/manifests/")
-		if !ok {
-			continue
+	forged := forge(t, reg, func(cfg *v1.ConfigFile) bool {
+		const label = "kbuild-sandbox.step.result"
+		if cfg.Config.Labels[label] == "" {
+			return false
 		}
-		ref, err := name.ParseReference(reg.addr + "/cache:" + tag)
-		check(t, err)
-		img, err := remote.Image(ref)
-		check(t, err)
-		cfg, err := img.ConfigFile()
-		check(t, err)
-		if cfg = cfg.DeepCopy(); cfg.Config.Labels["kbuild-sandbox.step.result"] != "" {
-			forged++
-			cfg.Config.Labels["kbuild-sandbox.step.result"] = victim
-			img, err = mutate.ConfigFile(img, cfg)
-			check(t, err)
-			reg.seed(t, "cache:"+tag, img)
-		}
-	}
+		cfg.Config.Labels[label] = victim
+		return true
+	})
 	b.write("Dockerfile", text+"WORKDIR /more\n")
 	b.req.CacheTo[0].CachePlace, b.req.StepCache = other, true
 	b.host = newHost(t, Tools{Steps: nowhere{}})

@@ -94,7 +94,7 @@ func (b *build) stepResults(plans []*plan.Plan) (list []stepResult) {
 					continue
 				}
 				r.Step.Key = ""
-				if !pulled || r.plain == "" || !copiesStage(st.Op) { // see lent
+				if !lent(r.plain, pulled, st.Op) {
 					list = append(list, r)
 				}
 				if r.plain != "" && copiesStage(st.Op) {
@@ -133,7 +133,8 @@ func (b *build) writeResult(r cache.Result) (v1.Descriptor, error) {
 // layOutResults hands out results of steps for those places that are OCI layouts.
 func (p *player) layOutResults(ctx context.Context, e exporter) error {
 	for i, d := range p.result.Exported {
-		if to := p.req.CacheTo[i]; to.Layout == "" || to.None() {
+		to := p.req.CacheTo[i]
+		if to.Layout == "" || to.None() {
 			continue
 		}
 		index, err := described(d)
@@ -141,7 +142,6 @@ func (p *player) layOutResults(ctx context.Context, e exporter) error {
 			return err
 		}
 		e.desc, e.name = index, strconv.Itoa(i)
-		to := p.req.CacheTo[i]
 		err = p.keepIn(ctx, to, "export cache "+to.Name(), func(*announced) error { return e.results(ctx) })
 		if err != nil {
 			return fmt.Errorf("export cache %s: %w", to.Name(), err)
