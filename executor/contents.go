@@ -42,6 +42,20 @@ func (p *player) contentIn(ctx context.Context, op *plan.Copy, env step.Env) (st
 
 // contentAtHand asks the launcher; nil: it does not know.
 func (p *player) contentAtHand(ctx context.Context, op *plan.Copy) ([]byte, error) {
+	return p.askContents(ctx, op, false)
+}
+
+// learnContents tells the launcher which files the next build will ask for: of a copy
+// that was just done it has not read any.
+func (p *player) learnContents(ctx context.Context, op plan.Op) error {
+	if !copiesContext(op) {
+		return nil
+	}
+	_, err := p.askContents(ctx, op.(*plan.Copy), true)
+	return err
+}
+
+func (p *player) askContents(ctx context.Context, op *plan.Copy, learn bool) ([]byte, error) {
 	if p.tools.Contents == nil || len(op.Paths) == 0 {
 		return nil, nil
 	}
@@ -56,5 +70,7 @@ func (p *player) contentAtHand(ctx context.Context, op *plan.Copy) ([]byte, erro
 	if root == "" || root != p.req.Context && !slices.ContainsFunc(p.req.Contexts, func(n request.NamedContext) bool { return n.Dir == root }) {
 		return nil, nil // it was fetched, or is a stage
 	}
-	return p.tools.Contents(ctx, root, step.Contents(op, src))
+	of := step.Contents(op, src)
+	of.Learn = learn
+	return p.tools.Contents(ctx, root, of)
 }

@@ -44,7 +44,10 @@ func (b *build) packed(ctx context.Context, w *work, blob bool, opt layer.PackOp
 		image.drop()
 		return err
 	}
-	return b.keeper.keep(w, image.end(), blob)
+	if err := b.keeper.keep(w, image.end(), blob); err != nil {
+		return err
+	}
+	return b.learnContents(ctx, w.step.Op)
 }
 
 // keep hands out what is known of a step, after its layer.

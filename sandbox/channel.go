@@ -301,7 +301,7 @@ func (s *session) ask(ctx context.Context, a request.Ask) error {
 		case a.Scope == request.Step:
 			answer.Data, _ = json.Marshal(s.in.layers.find(a.Name))
 		case a.Scope == request.Digest:
-			answer.Data = s.in.contents.digest(ctx, a.Name, a.Data)
+			answer.Data = s.in.contents.answer(ctx, a.Name, a.Data)
 		case s.c.Answer != nil:
 			answer = s.c.Answer(ctx, a)
 		}

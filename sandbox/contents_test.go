@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/take"
+	"github.com/kbuild-sandbox/kbuild-sandbox/sandbox/hashes"
 )
 
 // lending is what answers about a context.
@@ -26,6 +27,7 @@ func lending(t *testing.T, dir string) *contents {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(k.close)
 	return k
 }
 
@@ -36,7 +38,7 @@ func asks(t *testing.T, k *contents, of request.Contents) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k.digest(t.Context(), guestContext, b)
+	return k.answer(t.Context(), guestContext, b)
 }
 
 func everything() request.Contents {
@@ -140,6 +142,50 @@ func TestContentsMount(t *testing.T) {
 	}
 }
 
+// What a build has only told about, the next one finds hashed.
+func TestContentsLearn(t *testing.T) {
+	dir, err := filepath.Abs("testdata") // files that nobody has just written
+	do(t, err)
+	if !hashes.Trusted(dir) {
+		t.Skip("a file system whose times do not tell that a file has changed")
+	}
+	name := filepath.Join(dir, "guest/main.go")
+	knows := func(k *contents) bool {
+		var st unix.Stat_t
+		do(t, unix.Lstat(name, &st))
+		_, ok := k.remembered(dir).Known(&st)
+		return ok
+	}
+	k := lending(t, dir)
+	learn := everything()
+	if learn.Learn = true; asks(t, k, learn) != nil {
+		t.Error("there is an answer")
+	}
+	for end := time.Now().Add(10 * time.Second); !knows(k); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not learn")
+		}
+	}
+	k.close()
+	if next := (&contents{dir: k.dir, hashes: map[string]*hashes.Context{}}); !knows(next) {
+		t.Error("the next build does not know")
+	}
+}
+
+// Whoever tells more than can be learned is not waited for.
+func TestContentsLearnTooMuch(t *testing.T) {
+	k := lending(t, t.TempDir())
+	k.stop()
+	learn := everything()
+	learn.Learn = true
+	for range contentsLessons + 2 {
+		asks(t, k, learn)
+	}
+	if n := len(k.lessons); n != contentsLessons {
+		t.Errorf("%d lessons wait", n)
+	}
+}
+
 // TestContentsBounds: neither memory nor time of the launcher's is the sandbox's to use.
 func TestContentsBounds(t *testing.T) {
 	dir := t.TempDir()
@@ -163,7 +209,7 @@ func TestContentsBounds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if sum := lending(t, dir).digest(ctx, guestContext, []byte(`{"paths":["."]}`)); sum != nil {
+	if sum := lending(t, dir).answer(ctx, guestContext, []byte(`{"paths":["."]}`)); sum != nil {
 		t.Errorf("of a build that has ended: %x", sum)
 	}
 }
@@ -177,6 +223,7 @@ func TestAsksForContents(t *testing.T) {
 	}
 	k, err := openContents(c)
 	do(t, err)
+	defer k.close()
 	for _, tt := range []struct {
 		role request.Role
 		at   string

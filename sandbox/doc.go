@@ -30,6 +30,8 @@
 // With a layer cache it answers what a copy takes of a local context (contents.go): the
 // one thing of a build's own that it looks at, by executor/take's walk, which opens
 // files only to hash them. Beyond its bounds it does not know, and nobody needs it to.
+// After a copy that was done, build tells it what was taken: it hashes those files beside
+// the steps, so that the next build, which will ask, need not wait for that.
 //
 // Two things are otherwise than the architecture draws them. Fetch sees the
 // local contexts too, read-only: only so a COPY of what is not there is told

@@ -15,6 +15,9 @@ type Contents struct {
 	Selection
 	// Ignore are the patterns of the context's ignore file.
 	Ignore []string `json:"ignore,omitempty"`
+	// Learn says that there is no hurry and no answer: the files are to be known when
+	// the next build asks.
+	Learn bool `json:"learn,omitempty"`
 }
 
 // MaxContents is the largest Contents as JSON, in bytes: it has to fit into a frame.

@@ -30,6 +30,13 @@ const (
 // its time, but more threads than processors cost more in gVisor than they win.
 func Workers() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
+func (c Care) workers() int {
+	if c.Single {
+		return 1
+	}
+	return Workers()
+}
+
 // Digest is the SHA-256 of what a selection takes from a source: copies with the same
 // digest, of the same operation, make the same files. Of each it covers the name,
 // type, mode, contents and what it is linked with; of a stage's also the owner and
@@ -113,7 +120,7 @@ func (a Argument) enter(ctx context.Context, parent, d *Dir) error {
 // files adds files of one directory; they are read at once.
 func (a Argument) files(ctx context.Context, d *Dir, files []beneath.Entry) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(Workers())
+	g.SetLimit(a.care.workers())
 	for some := range slices.Chunk(files, batch) {
 		g.Go(func() error {
 			r := &reader{Files: a.Files}

@@ -40,6 +40,8 @@ type Care struct {
 	Pay func(ctx context.Context, n int) error
 	// Hashes remembers the hashes of files; nil: nobody does.
 	Hashes Hashes
+	// Single says that files are read one at a time.
+	Single bool
 }
 
 // Hashes remembers the hashes of regular files. It is safe for concurrent use.
