@@ -78,7 +78,8 @@ type Config struct {
 	// Set by Run.
 	hold   *hold
 	disk   *disk
-	layers []string // files of images that build mounts
+	digest func() (string, error) // of the executor on the host
+	layers []string               // files of images that build mounts
 }
 
 // Outputs are the files that the executor's streams go to. They appear when

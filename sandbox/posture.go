@@ -24,15 +24,16 @@ type walls struct {
 	state    string // runsc's --root
 	// files and what lies in work and debug are files of the host that gVisor may
 	// have open for writing.
-	files    []string
-	work     string
-	debug    string // or ""
-	flags    runsc.Flags
-	spec     *specs.Spec
-	gvisor   string // version of the runsc that was found
-	version  string // the launcher's own
-	executor string // file on the host
-	hold     *hold  // nil: no limits from outside
+	files   []string
+	work    string
+	debug   string // or ""
+	flags   runsc.Flags
+	spec    *specs.Spec
+	gvisor  string // version of the runsc that was found
+	version string // the launcher's own
+	// digest is that of the program that is meant to run, as it is on the host.
+	digest func() (string, error)
+	hold   *hold // nil: no limits from outside
 }
 
 // newWalls are those of a sandbox that is started by this spec with these flags.
@@ -40,7 +41,7 @@ func newWalls(c Config, l layout, m mode, s *specs.Spec, f runsc.Flags) walls {
 	return walls{
 		role: l.role, mode: m, directfs: f.Get("directfs") == "true",
 		dir: l.dir, state: l.state, files: []string{l.log, l.panics}, work: l.work, debug: f.Get("debug-log"),
-		flags: f, spec: s, gvisor: c.Runsc.Version.Text, version: c.Version, executor: c.Executor, hold: c.hold,
+		flags: f, spec: s, gvisor: c.Runsc.Version.Text, version: c.Version, digest: c.executorDigest(), hold: c.hold,
 	}
 }
 
@@ -57,7 +58,7 @@ func (w walls) uid() (uid, gid int) {
 // a byte of a tenant: what gVisor's processes show is believed.
 func (w walls) check(inside request.Posture) (request.RolePosture, error) {
 	p := request.RolePosture{Role: w.role, Inside: inside}
-	digest, err := fileDigest(w.executor)
+	digest, err := w.digest()
 	if err != nil {
 		return p, &WallError{Wall: "executor", Msg: "its program cannot be read", Err: err}
 	}
@@ -72,6 +73,14 @@ func (w walls) check(inside request.Posture) (request.RolePosture, error) {
 	out, err := w.outside()
 	p.Outside = &out
 	return p, err
+}
+
+// executorDigest reads the executor once for all sandboxes of a run, see Run.
+func (c Config) executorDigest() func() (string, error) {
+	if c.digest != nil {
+		return c.digest
+	}
+	return func() (string, error) { return fileDigest(c.Executor) }
 }
 
 func fileDigest(path string) (string, error) {

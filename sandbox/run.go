@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
@@ -80,6 +81,8 @@ func runOnce(ctx context.Context, c Config) (res request.Result, err error) {
 func (b *build) inside(ctx context.Context) (res request.Result, err error) {
 	c := &b.c
 	c.disk = &disk{dir: c.WorkDir, limit: c.Quota}
+	c.digest = sync.OnceValues(c.executorDigest())
+	go c.digest() // while the sandboxes start
 	if c.Stdin != nil {
 		c.Stdin = counted{c.Stdin, c.disk}
 	}

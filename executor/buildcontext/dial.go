@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
@@ -38,9 +40,34 @@ func (c HTTPConfig) Dial(ctx context.Context, network, address string) (conn net
 	return nil, request.DialError(err, address, targets)
 }
 
+var errNoCertificate = errors.New("no CA certificate found in the given PEM")
+
 // NewTransport carries requests to web servers as cfg says. It fails if the
-// certificates cannot be read.
-func NewTransport(cfg HTTPConfig) (*http.Transport, error) {
+// certificates are no PEM, and parses them at the first request: there are many, and
+// most builds make none.
+func NewTransport(cfg HTTPConfig) (http.RoundTripper, error) {
+	if first, _ := pem.Decode(cfg.Roots); first == nil && len(cfg.Roots) > 0 {
+		return nil, errNoCertificate
+	}
+	return lazyTransport{sync.OnceValues(func() (*http.Transport, error) { return newTransport(cfg) })}, nil
+}
+
+type lazyTransport struct {
+	made func() (*http.Transport, error)
+}
+
+func (l lazyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t, err := l.made()
+	if err != nil {
+		if r.Body != nil {
+			r.Body.Close() // as http.RoundTripper promises
+		}
+		return nil, err
+	}
+	return t.RoundTrip(r)
+}
+
+func newTransport(cfg HTTPConfig) (*http.Transport, error) {
 	t := &http.Transport{
 		Proxy:                  cfg.Proxy,
 		DialContext:            cfg.Dial,
@@ -53,7 +80,7 @@ func NewTransport(cfg HTTPConfig) (*http.Transport, error) {
 	if len(cfg.Roots) > 0 {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(cfg.Roots) {
-			return nil, errors.New("no CA certificate found in the given PEM")
+			return nil, errNoCertificate
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}

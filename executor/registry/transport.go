@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -22,7 +24,7 @@ import (
 // kind of TLS verification, made when it is first needed.
 type network struct {
 	cfg   Config
-	roots *x509.CertPool // nil: the system's
+	roots func() (*x509.CertPool, error) // nil: the system's
 	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	mu   sync.Mutex
@@ -38,12 +40,10 @@ type tlsKind struct {
 func newNetwork(cfg Config) (*network, error) {
 	n := &network{cfg: cfg, made: map[tlsKind]*http.Transport{}}
 	n.dial = n.connect
-	if cfg.Roots != nil {
-		n.roots = x509.NewCertPool()
-		if !n.roots.AppendCertsFromPEM(cfg.Roots) {
-			return nil, fmt.Errorf("no CA certificate in the trusted roots")
-		}
+	if first, _ := pem.Decode(cfg.Roots); first == nil && cfg.Roots != nil {
+		return nil, errNoRoots
 	}
+	n.roots = sync.OnceValues(func() (*x509.CertPool, error) { return parseRoots(cfg.Roots) })
 	for _, h := range slices.Sorted(maps.Keys(cfg.Registry.Certificates)) {
 		if !x509.NewCertPool().AppendCertsFromPEM(cfg.Registry.Certificates[h]) {
 			return nil, &Error{Class: request.ClassResolve,
@@ -52,6 +52,21 @@ func newNetwork(cfg Config) (*network, error) {
 		}
 	}
 	return n, nil
+}
+
+var errNoRoots = errors.New("no CA certificate in the trusted roots")
+
+// parseRoots reads certificates; nil: the system's. There are many: whoever meets no TLS
+// need not wait for them.
+func parseRoots(pem []byte) (*x509.CertPool, error) {
+	if pem == nil {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errNoRoots
+	}
+	return pool, nil
 }
 
 // connect dials a registry or a proxy; what a user means by this machine's
@@ -124,12 +139,11 @@ func (n *network) transport(k tlsKind) (*http.Transport, error) {
 
 // pool returns the trusted roots, with the certificate given for host.
 func (n *network) pool(host string) (*x509.CertPool, error) {
-	if host == "" {
-		return n.roots, nil
+	roots, err := n.roots()
+	if host == "" || err != nil {
+		return roots, err
 	}
-	roots := n.roots
 	if roots == nil {
-		var err error
 		if roots, err = x509.SystemCertPool(); err != nil {
 			roots = x509.NewCertPool()
 		}
