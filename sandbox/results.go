@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
@@ -150,7 +151,8 @@ func (b *build) discardResults() {
 
 // mergeResults adds the results that dir has already to those in a new index.json.
 func mergeResults(dir *os.Root, index string) error {
-	old, err := dir.Open("index.json")
+	// A named pipe that nobody writes to would be waited for.
+	old, err := dir.OpenFile("index.json", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -158,6 +160,9 @@ func mergeResults(dir *os.Root, index string) error {
 		return err
 	}
 	defer old.Close()
+	if info, err := old.Stat(); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, errors.New("index.json is no file"))
+	}
 	was, err := io.ReadAll(io.LimitReader(old, maxIndex+1))
 	if err == nil && len(was) > maxIndex {
 		err = fmt.Errorf("index.json has more than %d bytes", maxIndex)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kbuild-sandbox/kbuild-sandbox/executor/request"
 )
 
@@ -126,6 +128,24 @@ func TestResultsThatCannotBeKept(t *testing.T) {
 			t.Errorf("%v, %v", left, err)
 		}
 	}
+}
+
+// TestResultsBesideAPipe: what is no file is not waited for.
+func TestResultsBesideAPipe(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "index.json"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	target := request.CacheTarget{CachePlace: request.CachePlace{Layout: "/l", Called: "./l"}, Others: true, Merge: true}
+	b, told := resultsBuild(t, []request.CacheTarget{target}, dir)
+	if err := b.openResults(); err != nil {
+		t.Fatal(err)
+	}
+	b.handOut(t, "0", "a")
+	if err := b.commitResults(); err != nil || !strings.Contains(told.String(), "index.json is no file") {
+		t.Errorf("%v, %q", err, told)
+	}
+	b.discardResults()
 }
 
 // TestResultsThatDoNotFit: a disk that is too small for results costs them, and not the

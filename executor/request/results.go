@@ -3,6 +3,7 @@ package request
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // ResultKey is the annotation of an entry of an image index that says of which step it is
@@ -14,9 +15,9 @@ const maxResults = 10000
 
 // resultIndex is an image index, as far as it matters here.
 type resultIndex struct {
-	SchemaVersion int           `json:"schemaVersion"`
-	MediaType     string        `json:"mediaType,omitempty"`
-	Manifests     []resultEntry `json:"manifests"`
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType,omitempty"`
+	Manifests     []json.RawMessage `json:"manifests"`
 }
 
 type resultEntry struct {
@@ -24,9 +25,9 @@ type resultEntry struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// MergeResults adds the entries of an index of results to those of an old one, whose
-// other entries stay. What is wrong with the old one is that of a file that anybody may
-// have written.
+// MergeResults adds the entries of an index of results to those of an old one. The old
+// one's other entries stay, those that are no results as they are: it may be of a layout
+// with images. What is wrong with it is that of a file that anybody may have written.
 func MergeResults(old, added []byte) ([]byte, error) {
 	var was, is resultIndex
 	if err := json.Unmarshal(added, &is); err != nil {
@@ -36,18 +37,41 @@ func MergeResults(old, added []byte) ([]byte, error) {
 		return nil, fmt.Errorf("index of results: %w", err)
 	}
 	renewed := map[string]bool{}
-	for _, e := range is.Manifests {
+	for _, raw := range is.Manifests {
+		e, err := result(raw)
+		if err != nil {
+			return nil, err
+		}
 		renewed[e.Annotations[ResultKey]] = true
 	}
-	var stay []resultEntry
-	for _, e := range was.Manifests {
-		if key := e.Annotations[ResultKey]; key != "" && !renewed[key] {
-			stay = append(stay, resultEntry{e.Descriptor, map[string]string{ResultKey: key}})
+	var others, results []json.RawMessage
+	for _, raw := range was.Manifests {
+		e, err := result(raw)
+		if err != nil {
+			return nil, err
+		}
+		key := e.Annotations[ResultKey]
+		switch {
+		case key == "":
+			others = append(others, raw)
+		case !renewed[key]:
+			raw, err := json.Marshal(resultEntry{e.Descriptor, map[string]string{ResultKey: key}})
+			if err != nil {
+				return nil, fmt.Errorf("index of results: %w", err)
+			}
+			results = append(results, raw)
 		}
 	}
-	if n := len(stay) + len(is.Manifests) - maxResults; n > 0 {
-		stay = stay[min(n, len(stay)):]
+	if n := len(results) + len(is.Manifests) - maxResults; n > 0 {
+		results = results[min(n, len(results)):]
 	}
-	is.Manifests = append(stay, is.Manifests...)
+	is.Manifests = slices.Concat(others, results, is.Manifests)
 	return json.Marshal(is)
+}
+
+func result(raw json.RawMessage) (e resultEntry, err error) {
+	if err = json.Unmarshal(raw, &e); err != nil {
+		err = fmt.Errorf("index of results: %w", err)
+	}
+	return e, err
 }
