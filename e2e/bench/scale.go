@@ -188,7 +188,7 @@ func writeFiles(out *tar.Writer, layer, n int) error {
 	return nil
 }
 
-// writeDirs: a layer whose directories have no entries is unpacked anew by each build.
+// writeDirs writes entries for directories, as most tools do.
 func writeDirs(out *tar.Writer, names ...string) error {
 	for _, name := range names {
 		if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755}); err != nil {

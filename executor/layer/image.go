@@ -18,10 +18,10 @@ import (
 
 // Names in the root of a layer's image.
 const (
-	imageFiles  = "l"        // what the layer has, as a lower directory
-	imageUnder  = "under"    // a layer tar for a lower below it: opaque directories
-	imageOver   = "over"     // a layer tar for a lower above it
-	imageNoRoot = "implicit" // the layer does not describe its root
+	imageFiles   = "l"       // what the layer has, as a lower directory
+	imageUnder   = "under"   // a layer tar for a lower below it: opaque directories
+	imageOver    = "over"    // a layer tar for a lower above it
+	imageImplied = "implied" // the directories that the layer does not describe
 )
 
 // ErrUnsuited is wrapped when a layer means something only on top of the layers
@@ -44,13 +44,14 @@ type ImageOptions struct {
 // but for its first block, and returns that and the digest of the uncompressed
 // tar, trailing bytes included.
 //
-// gVisor reads no extended attributes and no device numbers of such an image. So
-// it has up to three parts, which Lowers makes directories of.
+// gVisor reads no extended attributes and no device numbers of such an image, and what
+// directories without an entry are like the layers below say. So it has further parts,
+// which Lowers makes directories of.
 //
-// A layer whose meaning depends on those below it is ErrUnsuited: one with names
-// in directories that it does not describe, or with hard links to files that it
-// does not have. Otherwise the errors are those of Unpack. After an error what
-// was written is of no use.
+// A layer whose meaning depends on those below it is ErrUnsuited: one with hard links
+// to files that it does not have, or that hides what is in directories that it does not
+// describe. Otherwise the errors are those of Unpack. After an error what was written is
+// of no use.
 func Image(ctx context.Context, r io.Reader, w io.Writer, opt ImageOptions) (first []byte, diffID v1.Hash, err error) {
 	m := &meter{lim: opt.Limits.withDefaults()}
 	in := &counted{r: r, m: m}
@@ -93,7 +94,9 @@ type imager struct {
 	// that hide one.
 	opaque map[*erofs.Node]bool
 	hidden map[*erofs.Node][]string
-	over   over
+	// implied are directories without an entry.
+	implied map[*erofs.Node]bool
+	over    over
 }
 
 func newImager(w io.Writer, m *meter, opt ImageOptions) *imager {
@@ -101,7 +104,8 @@ func newImager(w io.Writer, m *meter, opt ImageOptions) *imager {
 	root.Mtime = time.Unix(0, 0)
 	return &imager{
 		w: erofs.NewWriter(w), meter: m, opt: opt, root: root,
-		opaque: map[*erofs.Node]bool{}, hidden: map[*erofs.Node][]string{}, over: newOver(opt.Spool),
+		opaque: map[*erofs.Node]bool{}, hidden: map[*erofs.Node][]string{}, implied: map[*erofs.Node]bool{},
+		over: newOver(opt.Spool),
 	}
 }
 
@@ -165,16 +169,16 @@ func (i *imager) entry(rules *applier, h *tar.Header, r io.Reader) error {
 			return err
 		}
 	}
-	d, err := i.parent(name)
+	d, err := i.parent(name, i.imply)
 	if err != nil {
 		return err
 	}
 	return i.add(d, name, h, at, r)
 }
 
-// parent finds the directory of a name. The layer must describe all that lie on
-// the way; symbolic links on it are left to Unpack.
-func (i *imager) parent(name string) (*erofs.Node, error) {
+// parent finds the directory of a name. Those that are missing on the way make says;
+// symbolic links on it are left to Unpack.
+func (i *imager) parent(name string, make func(d *erofs.Node, name string) (*erofs.Node, error)) (_ *erofs.Node, err error) {
 	d := i.root
 	if strings.Count(name, "/") > maxDepth {
 		return nil, fmt.Errorf("%w: directories nested more than %d deep", ErrInvalid, maxDepth)
@@ -184,11 +188,22 @@ func (i *imager) parent(name string) (*erofs.Node, error) {
 		if !more {
 			return d, nil
 		}
-		d, name = d.Child(part), rest
-		if d == nil || d.Kind != erofs.Dir {
-			return nil, fmt.Errorf("%w: there is no entry for directory %q", ErrUnsuited, shorten(part))
+		next := d.Child(part)
+		if next == nil {
+			if next, err = make(d, part); err != nil {
+				return nil, err
+			}
 		}
+		if next.Kind != erofs.Dir {
+			return nil, fmt.Errorf("%w: %q is no directory", ErrUnsuited, shorten(part))
+		}
+		d, name = next, rest
 	}
+}
+
+// missing refuses to make a directory.
+func missing(_ *erofs.Node, name string) (*erofs.Node, error) {
+	return nil, fmt.Errorf("%w: there is no entry for directory %q", ErrUnsuited, shorten(name))
 }
 
 // marker deals with an entry that is about the layers below.
@@ -211,7 +226,7 @@ func (i *imager) marker(name string) (done bool, err error) {
 	case base != opaqueMarker && (hidden == "" || hidden == "." || hidden == ".."):
 		return false, fmt.Errorf("%w: whiteout of no name", ErrInvalid)
 	}
-	d, err := i.parent(name)
+	d, err := i.parent(name, missing)
 	switch {
 	case err != nil:
 		return false, err

@@ -67,6 +67,8 @@ func (i *imager) node(old *erofs.Node, name string, h *tar.Header, at attributes
 func (i *imager) setDir(n *erofs.Node, name string, at attributes) error {
 	n.Mode, n.UID, n.GID, n.Mtime = uint16(at.mode), uint32(at.uid), uint32(at.gid), time.Unix(at.mtime.Unix())
 	switch {
+	case i.implied[n]:
+		return fmt.Errorf("%w: a directory is described after what is in it", ErrUnsuited)
 	case i.over.has(n):
 		return fmt.Errorf("%w: a directory with attributes is described twice", ErrUnsuited)
 	case len(at.xattrs) == 0:
@@ -113,7 +115,7 @@ func (i *imager) linked(target string) (*erofs.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link target %q: %w", shorten(target), err)
 	}
-	d, err := i.parent(name)
+	d, err := i.parent(name, missing)
 	if err != nil {
 		return nil, err
 	}

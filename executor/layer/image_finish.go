@@ -22,25 +22,27 @@ func (i *imager) finish() ([]byte, error) {
 	add := func(name string, d erofs.Data) error {
 		return top.Add(name, &erofs.Node{Kind: erofs.Regular, Mode: 0o444, Mtime: top.Mtime, Data: d})
 	}
-	under, err := i.under()
-	if err != nil {
+	write := func(name string, b []byte, err error) error {
+		if err != nil || len(b) == 0 {
+			return err
+		}
+		d, err := i.w.Write(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return err
+		}
+		return add(name, d)
+	}
+	b, err := i.under()
+	if err := write(imageUnder, b, err); err != nil {
 		return nil, err
 	}
-	if len(under) > 0 {
-		d, err := i.w.Write(bytes.NewReader(under), int64(len(under)))
-		if err == nil {
-			err = add(imageUnder, d)
-		}
-		if err != nil {
-			return nil, err
-		}
+	b, err = i.impliedList()
+	if err := write(imageImplied, b, err); err != nil {
+		return nil, err
 	}
 	d, ok, err := i.over.finish(i)
 	if err == nil && ok {
 		err = add(imageOver, d)
-	}
-	if err == nil && !i.described {
-		err = add(imageNoRoot, erofs.Data{})
 	}
 	if err == nil {
 		err = top.Add(imageFiles, i.root)
@@ -112,7 +114,7 @@ func (i *imager) opaqueNames(name string, d *erofs.Node) (list []string) {
 }
 
 // ways writes the directories in which names lie, each as it is in the image, but
-// those that were written before.
+// those that were written before and those without an entry.
 func (i *imager) ways(tw *tar.Writer, names []string, written func(*erofs.Node) bool) error {
 	dirs := map[string]*erofs.Node{}
 	for _, name := range names {
@@ -123,7 +125,7 @@ func (i *imager) ways(tw *tar.Writer, names []string, written func(*erofs.Node) 
 				break
 			}
 			d, way, name = d.Child(part), join(way, part), rest
-			if !written(d) {
+			if !written(d) && !i.implied[d] {
 				dirs[way] = d
 			}
 		}

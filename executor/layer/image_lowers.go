@@ -7,73 +7,80 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // Lowers returns the lower directories that a layer's image, mounted at dir,
 // stands for, the lowest first; below are those of the layers below it. What the
 // image could not have as it is is unpacked into directories that mkdir makes.
 func Lowers(ctx context.Context, dir string, below []string, mkdir func() (string, error), nodes Nodes) ([]string, error) {
-	list := below[:len(below):len(below)]
-	part := func(name string) error {
-		f, err := os.Open(filepath.Join(dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		made, err := mkdir()
-		if err != nil {
-			return err
-		}
-		if _, err := Unpack(ctx, f, made, UnpackOptions{Lowers: list, Nodes: nodes}); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		list = append(list, made)
-		return nil
+	l := lowers{ctx, dir, below, below[:len(below):len(below)], mkdir, nodes}
+	implied, err := readImplied(dir)
+	if err == nil {
+		err = l.all(implied)
 	}
-	if err := part(imageUnder); err != nil {
+	if errors.Is(err, errStray) {
+		l.list = below[:len(below):len(below)]
+		err = l.make(func(made string) error {
+			return unpackImage(ctx, dir, made, implied, UnpackOptions{Lowers: below, Nodes: nodes})
+		})
+	}
+	if err != nil {
 		return nil, fmt.Errorf("layer image: %w", err)
 	}
-	list = append(list, filepath.Join(dir, imageFiles))
-	if err := implicitRoot(dir, below, mkdir, &list); err != nil {
-		return nil, fmt.Errorf("layer image: %w", err)
-	}
-	if err := part(imageOver); err != nil {
-		return nil, fmt.Errorf("layer image: %w", err)
-	}
-	return list[len(below):], nil
+	return l.list[len(below):], nil
 }
 
-// implicitRoot adds a directory that is like the root below, for a layer that
-// does not say what its own is like.
-func implicitRoot(dir string, below []string, mkdir func() (string, error), list *[]string) error {
-	_, err := os.Lstat(filepath.Join(dir, imageNoRoot))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(below) == 0 {
+// lowers makes the list of lower directories.
+type lowers struct {
+	ctx   context.Context
+	dir   string   // the image
+	below []string // the layers below
+	list  []string // and on top of them what there is so far
+	mkdir func() (string, error)
+	nodes Nodes
+}
+
+func (l *lowers) all(implied []string) error {
+	if err := l.part(imageUnder); err != nil {
+		return err
+	}
+	l.list = append(l.list, filepath.Join(l.dir, imageFiles))
+	if len(implied) > 0 && len(l.below) > 0 {
+		err := l.make(func(made string) error { return likeBelow(l.dir, made, l.below, implied) })
+		if err != nil {
+			return err
+		}
+	}
+	return l.part(imageOver)
+}
+
+// part unpacks a layer tar that is in the image, if it is there.
+func (l *lowers) part(name string) error {
+	f, err := os.Open(filepath.Join(l.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	made, err := mkdir()
+	defer f.Close()
+	return l.make(func(made string) error {
+		if _, err := Unpack(l.ctx, f, made, UnpackOptions{Lowers: l.list, Nodes: l.nodes}); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// make adds a directory that fill fills.
+func (l *lowers) make(fill func(made string) error) error {
+	made, err := l.mkdir()
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Open(made, openDir, 0)
-	if err != nil {
+	if err := fill(made); err != nil {
 		return err
 	}
-	a, err := newApplier(fd, &meter{lim: Limits{}.withDefaults()}, nil)
-	if err != nil {
-		return err
-	}
-	err = a.start(below)
-	if cerr := a.close(); err == nil {
-		err = cerr
-	}
-	*list = append(*list, made)
-	return err
+	l.list = append(l.list, made)
+	return nil
 }

@@ -141,6 +141,94 @@ func TestImageShowsUnpacked(t *testing.T) {
 	}
 }
 
+// A layer need not describe the directories of its files: they are as the layers below
+// say, and so is where its files are when a link of theirs is on the way.
+func TestImageOfUndescribed(t *testing.T) {
+	needRoot(t)
+	dir := tmpfs(t)
+	needImages(t, dir)
+	below := archive(t, directory("./", 0o711).owned(3, 4), directory("d", 0o2750).owned(5, 6).xattr("user.k", "below"),
+		directory("d/e", 0o700), file("d/e/kept", "k"), directory("usr", 0o755), directory("usr/lib", 0o751), file("usr/lib/kept", "k"),
+		directory("opaque", 0o755), file("opaque/below", "b"), directory("gone", 0o755), file("gone/f", "f"), symlink("lib", "usr/lib"))
+	special := []entry{
+		directory("d/e/own", 0o1777).owned(7, 8), file("d/e/own/f", "f"), file("d/new/f", "n"), link("d/e/hard", "d/new/f"),
+		file("d/e/own/in/cap", "c").xattr(capabilityAttr, capNetBind), device(tar.TypeChar, "d/dev/null", 1, 3),
+		directory("opaque", 0o750), file("opaque/"+opaqueMarker, ""), file("opaque/own", "o"), file(".wh.gone", ""), file("d/e/.wh.kept", ""),
+	}
+	for _, tt := range []struct {
+		name   string
+		layer  []byte
+		lowers int
+		image  bool
+	}{
+		{"files", archive(t, file("d/e/f", "f")), 2, true},
+		{"with a root", archive(t, directory("./", 0o700).owned(9, 9), file("d/e/f", "f")), 2, true},
+		{"all sorts", archive(t, special...), 4, true},
+		{"through a link", archive(t, file("lib/f", "f")), 1, true},
+		{"all sorts and through a link", archive(t, append(special, file("lib/new/f", "f"), directory("lib/own", 0o700))...), 1, true},
+		{"with a root and through a link", archive(t, directory("./", 0o700).owned(9, 9), file("lib/f", "f")), 1, true},
+		{"described late", archive(t, file("d/e/f", "f"), directory("d", 0o700)), 0, false},
+		{"hidden", archive(t, file(".wh.d", ""), file("d/e/f", "f")), 0, false},
+		{"hides in what it does not describe", archive(t, file("d/.wh.e", ""), file("d/f", "f")), 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := mkdir(t, dir, tt.name)
+			base, lower := mkdir(t, dir, "base"), mkdir(t, dir, "unpacked")
+			if _, err := Unpack(t.Context(), bytes.NewReader(below), base, UnpackOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Unpack(t.Context(), bytes.NewReader(tt.layer), lower, UnpackOptions{Lowers: []string{base}}); err != nil {
+				t.Fatal(err)
+			}
+			file, err := writeImage(t, dir, tt.layer)
+			if tt.image == errors.Is(err, ErrUnsuited) {
+				t.Fatal(err)
+			}
+			if !tt.image {
+				return
+			}
+			made := 0
+			lowers, err := Lowers(t.Context(), mountImage(t, dir, file), []string{base}, func() (string, error) {
+				made++
+				return mkdir(t, dir, fmt.Sprint("l", made)), nil
+			}, nil)
+			if err != nil || len(lowers) != tt.lowers {
+				t.Fatalf("%d lowers, %v", len(lowers), err)
+			}
+			want := mount(t, mkdir(t, dir, "w"), []string{base, lower})
+			equal(t, tt.name, show(t, mount(t, mkdir(t, dir, "m"), append([]string{base}, lowers...))), show(t, want))
+			var got, root unix.Stat_t
+			if err := errors.Join(unix.Lstat(lowers[len(lowers)-1], &got), unix.Lstat(lower, &root)); err != nil || got.Mode != root.Mode || got.Uid != root.Uid {
+				t.Errorf("root is %o %d, not %o %d, %v", got.Mode, got.Uid, root.Mode, root.Uid, err)
+			}
+		})
+	}
+}
+
+// TestImpliedOfAnother: an image may be of somebody who wants to look out of it.
+func TestImpliedOfAnother(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	files := mkdir(t, dir, imageFiles)
+	mkdir(t, files, ".a")
+	if err := os.Symlink("/etc", filepath.Join(files, "link")); err != nil {
+		t.Fatal(err)
+	}
+	below := mkdir(t, t.TempDir(), "below")
+	for list, want := range map[string]error{
+		".a\x00": nil, ".\x00.a\x00": nil,
+		"": ErrInvalid, "/etc\x00": ErrInvalid, "../x\x00": ErrInvalid, ".a/../x\x00": ErrInvalid, "a//b\x00": ErrInvalid, "..\x00": ErrInvalid,
+		"link\x00": ErrUnsuited, "link/ssl\x00": ErrUnsuited, "nowhere\x00": unix.ENOENT, strings.Repeat("x", 2*maxImplied): unix.ENAMETOOLONG,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, imageImplied), []byte(list), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Lowers(t.Context(), dir, []string{below}, func() (string, error) { return t.TempDir(), nil }, nil); !errors.Is(err, want) {
+			t.Errorf("%.20q: %v, want %v", list, err, want)
+		}
+	}
+}
+
 // tamed writes layers as this package does it: every directory has an entry.
 func tamed(t *testing.T, dir string, layers [][]byte) (list [][]byte) {
 	t.Helper()
@@ -186,7 +274,11 @@ func lowersOf(t *testing.T, dir string, layers [][]byte) (images int, lowers []s
 			return d, os.Mkdir(d, 0o755)
 		}, nil)
 		if err != nil {
-			t.Fatal(err)
+			d := mkdir(t, dir, fmt.Sprint(i))
+			if _, uerr := Unpack(t.Context(), bytes.NewReader(l), d, UnpackOptions{Lowers: lowers}); uerr == nil {
+				t.Errorf("an image of no use, but it can be unpacked: %v", err)
+			}
+			return 0, nil
 		}
 		lowers = append(lowers, more...)
 		images++
