@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"runtime"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -228,9 +229,13 @@ const (
 	// gzipBlock is what one goroutine compresses on its own. It is part of the
 	// output, so it must not depend on the machine.
 	gzipBlock = 1 << 20
-	// workers is how many blocks are compressed at once.
-	workers = 4
+	// zstdWorkers are the goroutines of one zstd stream, which uses no more.
+	zstdWorkers = 4
 )
+
+// gzipWorkers is how many blocks are compressed at once: one for each processor, while
+// all fit into the memory that Pack may have.
+func gzipWorkers() int { return min(max(runtime.GOMAXPROCS(0), 4), 16) }
 
 // compressor starts compressing into w. Neither format gets a time or a name in
 // its header.
@@ -246,14 +251,14 @@ func compressor(w io.Writer, c request.Compression) (io.WriteCloser, error) {
 			return nil, fmt.Errorf("gzip compression level %d is not supported: use 1 to 9", c.Level)
 		}
 		z.ModTime = time.Unix(0, 0) // the header's 0; the zero Time would be 2042
-		return z, z.SetConcurrency(gzipBlock, workers)
+		return z, z.SetConcurrency(gzipBlock, gzipWorkers())
 	case "zstd":
 		level := c.Level
 		if level <= 0 {
 			level = defaultZstd
 		}
 		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-			zstd.WithEncoderConcurrency(workers), zstd.WithLowerEncoderMem(true))
+			zstd.WithEncoderConcurrency(zstdWorkers), zstd.WithLowerEncoderMem(true))
 	}
 	return nil, fmt.Errorf("compression %q is not supported", c.Algorithm)
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -266,6 +267,7 @@ func TestPack(t *testing.T) {
 	}
 	ctx := context.Background()
 	want := tarDir(t, dir)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for _, tc := range []struct {
 		opt   PackOptions
 		media types.MediaType
@@ -298,7 +300,8 @@ func TestPack(t *testing.T) {
 		if b.MediaType != tc.media || b.DiffID.Hex != hexSum(want) || b.TarSize != int64(len(want)) || b.Entries != 40 {
 			t.Errorf("%+v: %+v", tc.opt, b)
 		}
-		for range 2 { // the same again, and in any case what it says
+		for _, processors := range []int{1, 3, 16} { // the same again, and in any case what it says
+			runtime.GOMAXPROCS(processors)
 			if c, err := Pack(ctx, dir, st, tc.opt); err != nil || c != b {
 				t.Errorf("again: %+v, %v", c, err)
 			}
